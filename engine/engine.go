@@ -1,0 +1,72 @@
+// Package engine defines what an inference engine is to quantgate: a Backend opens models, a Session runs batches.
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/quantgate/quantgate/tensor"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrUnavailable says that the engine's library, or the hardware it needs, is missing; the message says how to get it.
+	ErrUnavailable = errors.New("engine unavailable")
+	// ErrClosed is returned by a call on a closed session.
+	ErrClosed = errors.New("session closed")
+	// ErrShape says that an input's shape does not fit the model's.
+	ErrShape = errors.New("shape mismatch")
+)
+
+// Port describes one input or output of a model. Dynamic dimensions are tensor.Dynamic.
+type Port struct {
+	Name  string
+	DType tensor.DType
+	Shape tensor.Shape
+}
+
+// Model is a serialised ONNX model: Data, or the file at Path when Data is nil. A model with weights outside its file needs Path alone.
+type Model struct {
+	// Name is what messages call the model.
+	Name string
+	Data []byte
+	Path string
+}
+
+// Options tune one session. The zero value is ready for use.
+type Options struct {
+	// Threads is the number of threads one Run may use; 0 means 1. Throughput comes from concurrent calls of Run.
+	Threads int
+	// Outputs names the outputs that Run returns, in order; nil means all of the model's.
+	Outputs []string
+	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration, where all activations
+	// are outputs and fusion would gain nothing. Without it a BatchNormalization may be folded or a convolution computed in another
+	// layout, which changes results by float32 rounding.
+	NoFusion bool
+}
+
+// Backend opens sessions on one inference engine. It is safe for concurrent use.
+type Backend interface {
+	// Name is the engine's short name as the --engine flag spells it, for example "ort".
+	Name() string
+	// Version is the version of the engine's library.
+	Version() string
+	// Open loads a model. The error names the model and wraps ErrUnavailable where the engine cannot run at all.
+	Open(ctx context.Context, m Model, o Options) (Session, error)
+}
+
+// Session runs one model. Run may be called from many goroutines at once; Close may not overlap with Run.
+type Session interface {
+	// Inputs lists the model's inputs. Run feeds the only one; a model with several is refused by Open.
+	Inputs() []Port
+	// Outputs lists the outputs that Run fills, in order.
+	Outputs() []Port
+	// Run computes one batch. in has the batch as its outermost dimension; float32 values are converted where the
+	// model's input is float16. out has one tensor an output; each is resized as needed, its memory reused.
+	// A model that fixes the batch runs any number of images, in pieces of its own size. Images do not influence one another, but
+	// for the rounding of an engine that computes other batches in another way. Tensors that do not fit give an error that wraps ErrShape.
+	// A cancelled context returns its error, before the batch starts or after it ends.
+	Run(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error
+	// Close frees the session; a second call does nothing.
+	Close() error
+}
