@@ -1,0 +1,343 @@
+package accuracy
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+)
+
+// Summary is a policy's answer to a set of outcomes.
+type Summary struct {
+	Policy   Policy
+	Models   []ModelSummary
+	Verdict  Verdict  // the worst of the models
+	Warnings []string // one line each
+}
+
+// ModelSummary is what was measured on one model.
+type ModelSummary struct {
+	Name       string
+	N          int                // images scored, by every precision
+	Precisions []PrecisionSummary // base first
+	Verdict    Verdict            // the primary look's; with Policy.GateAll the worst of all looks
+}
+
+// PrecisionSummary is what was measured on one precision of a model.
+type PrecisionSummary struct {
+	Name       string
+	N          int
+	Top1, Top5 Hits
+	NaN        int        // images with a NaN logit, a miss at every k
+	Candidate  *Candidate // nil at the base
+}
+
+// Hits is the accuracy at one k.
+type Hits struct {
+	Correct int
+	Rate    float64 // Correct/N
+	Tied    int     // images whose hit or miss hangs on how a tie is broken
+}
+
+// Candidate compares a precision with the base, image by image.
+type Candidate struct {
+	Agree                int     // images on which both have the same top-1 class
+	MeanKL               float64 // mean divergence of the softmax outputs, in nats, over the images where it is finite
+	InfiniteKL           int     // images where it is not, or where a logit is NaN
+	MaxLogitChange       float32
+	DeltaTop1, DeltaTop5 float64 // candidate minus base
+	Looks                []Look  // by Metrics
+}
+
+// Look is one paired comparison against the margin.
+type Look struct {
+	Model, Base, Candidate string
+	K                      int // top-K
+	Primary                bool
+	Table                  Table2x2
+
+	Loss         float64  // base minus candidate
+	LossInterval Interval // Tango's
+	RelLoss      float64  // Loss over the base's accuracy; NaN where that is 0
+	RelInterval  Interval // score interval of the ratio; unbounded below where the base's accuracy may be 0
+
+	McNemarExact float64 // reported; never decides
+	McNemarMidP  float64
+
+	// PWithin and PBeyond are the one-sided score p-values at the margin: a small PWithin shows that the loss is
+	// below it, a small PBeyond that it is above. The adjusted values are Holm's over all secondary looks of the
+	// summary, and equal the others on a primary look.
+	PWithin, PBeyond                 float64
+	PWithinAdjusted, PBeyondAdjusted float64
+
+	// Settled are the margins that these images would have settled: a pass from High up, a fail below Low. On a
+	// secondary look they hold at Bonferroni's level, and so under Holm's whatever the other looks show.
+	Settled Interval
+	Settle  *Settle // on an inconclusive look only
+
+	Verdict Verdict
+	Reason  string // one sentence
+}
+
+// Metric is the look's measure, "top1" or "top5".
+func (l Look) Metric() string { return metricName(l.K) }
+
+// MarginLoss is the loss and its interval in the margin's unit: absolute, or relative to the base's accuracy.
+func (l Look) MarginLoss(m MaxLoss) (float64, Interval) {
+	if m.Relative {
+		return l.RelLoss, l.RelInterval
+	}
+	return l.Loss, l.LossInterval
+}
+
+// Evaluate decides outcomes by a policy; where only a base was scored the verdict is None. It fails on an invalid policy, on no images, and where the policy's primary
+// look is not among the outcomes.
+func Evaluate(o *Outcomes, p Policy) (*Summary, error) {
+	tallies, err := o.Tally()
+	if err != nil {
+		return nil, err
+	}
+	return Judge(tallies, p)
+}
+
+// Judge is Evaluate on outcomes that have been counted.
+func Judge(tallies []*Tally, p Policy) (*Summary, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if len(tallies) == 0 {
+		return nil, fmt.Errorf("no outcomes: nothing to judge")
+	}
+	s := &Summary{Policy: p, Verdict: None}
+	for _, t := range tallies {
+		m, err := t.summarise(p)
+		if err != nil {
+			return nil, err
+		}
+		s.Models = append(s.Models, m)
+	}
+
+	var secondary []*Look
+	for i := range s.Models {
+		for l := range s.Models[i].Looks {
+			if !l.Primary {
+				secondary = append(secondary, l)
+			}
+		}
+	}
+	adjust(secondary)
+	for i := range s.Models {
+		m := &s.Models[i]
+		for l := range m.Looks {
+			l.decide(p, len(secondary))
+			if l.Primary || p.GateAll {
+				m.Verdict = m.Verdict.Worse(l.Verdict)
+			}
+		}
+		s.Verdict = s.Verdict.Worse(m.Verdict)
+	}
+	s.warn()
+	return s, nil
+}
+
+// Looks visits the model's looks, by candidate and k.
+func (m *ModelSummary) Looks(yield func(*Look) bool) {
+	for i := range m.Precisions {
+		c := m.Precisions[i].Candidate
+		if c == nil {
+			continue
+		}
+		for j := range c.Looks {
+			if !yield(&c.Looks[j]) {
+				return
+			}
+		}
+	}
+}
+
+// Primary returns the look that decides, nil where only a base was scored.
+func (m *ModelSummary) Primary() *Look {
+	for l := range m.Looks {
+		if l.Primary {
+			return l
+		}
+	}
+	return nil
+}
+
+// summarise computes everything but the adjusted p-values and the verdicts.
+func (t *Tally) summarise(p Policy) (ModelSummary, error) {
+	m := ModelSummary{Name: t.model, N: t.n, Verdict: None}
+	if t.n == 0 {
+		return m, fmt.Errorf("model %s: no scored images: nothing to judge", t.model)
+	}
+	primary, err := t.primaryCandidate(p.Primary)
+	if err != nil {
+		return m, err
+	}
+	for i, name := range t.precisions {
+		s := t.scores[i]
+		score := func(metric int) Hits {
+			return Hits{Correct: s.correct[metric], Rate: float64(s.correct[metric]) / float64(t.n), Tied: s.tied[metric]}
+		}
+		ps := PrecisionSummary{Name: name, N: t.n, Top1: score(0), Top5: score(1), NaN: s.nan}
+		if i > 0 {
+			pair := t.pairs[i-1]
+			c := &Candidate{Agree: pair.agree, InfiniteKL: t.n - pair.klFinite, MaxLogitChange: pair.maxChange}
+			if pair.klFinite > 0 {
+				c.MeanKL = pair.klSum / float64(pair.klFinite)
+			}
+			for metric, k := range Metrics {
+				l := newLook(pair.tables[metric], p)
+				l.Model, l.Base, l.Candidate, l.K = t.model, t.precisions[0], name, k
+				l.Primary = name == primary && k == p.Primary.K
+				c.Looks = append(c.Looks, l)
+			}
+			c.DeltaTop1, c.DeltaTop5 = 0-c.Looks[0].Loss, 0-c.Looks[1].Loss
+			ps.Candidate = c
+		}
+		m.Precisions = append(m.Precisions, ps)
+	}
+	return m, nil
+}
+
+func (t *Tally) primaryCandidate(p Primary) (string, error) {
+	if len(t.precisions) < 2 {
+		return "", nil
+	}
+	candidates := t.precisions[1:]
+	switch {
+	case p.Candidate != "":
+		if !slices.Contains(candidates, p.Candidate) {
+			return "", fmt.Errorf("model %s: primary %s: no candidate %s among %s", t.model, p, p.Candidate, candidates)
+		}
+		return p.Candidate, nil
+	case slices.Contains(candidates, "int8"):
+		return "int8", nil
+	case len(candidates) == 1:
+		return candidates[0], nil
+	}
+	return "", fmt.Errorf("model %s: candidates %s, none of them named int8: name the one that decides, such as %s:%s", t.model, candidates, candidates[0], p)
+}
+
+// newLook computes what a look shows before the looks are judged together.
+func newLook(t Table2x2, p Policy) Look {
+	l := Look{
+		Table:        t,
+		Loss:         t.Loss(),
+		RelLoss:      t.RelLoss(),
+		McNemarExact: McNemarExact(t.BaseOnly, t.CandOnly),
+		McNemarMidP:  McNemarMidP(t.BaseOnly, t.CandOnly),
+	}
+	l.LossInterval.Low, l.LossInterval.High = TangoInterval(t.N(), t.BaseOnly, t.CandOnly, p.Confidence)
+	l.RelInterval.Low, l.RelInterval.High = RatioInterval(t.Both, t.BaseOnly, t.CandOnly, p.Confidence)
+	z := marginZ(t, p.MaxLoss)
+	l.PWithin, l.PBeyond = normalCDF(z), normalCDF(-z)
+	l.PWithinAdjusted, l.PBeyondAdjusted = l.PWithin, l.PBeyond
+	return l
+}
+
+// marginZ is the score statistic at the margin: far below 0 where the loss is smaller, far above where it is larger.
+func marginZ(t Table2x2, m MaxLoss) float64 {
+	if m.Relative {
+		return ratioZ(t.Both, t.BaseOnly, t.CandOnly, m.Value)
+	}
+	return lossZ(t.N(), t.BaseOnly, t.CandOnly, m.Value)
+}
+
+// adjust applies Holm's step-down method to both p-values of every look together: of K values the i-th smallest is
+// multiplied by K-i+1, and made no smaller than the one before it.
+//
+// Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+func adjust(looks []*Look) {
+	type side struct {
+		p   float64
+		adj *float64
+	}
+	var sides []side
+	for _, l := range looks {
+		sides = append(sides, side{l.PWithin, &l.PWithinAdjusted}, side{l.PBeyond, &l.PBeyondAdjusted})
+	}
+	sort.SliceStable(sides, func(i, j int) bool { return sides[i].p < sides[j].p })
+	var last float64
+	for i, s := range sides {
+		last = max(last, min(1, float64(len(sides)-i)*s.p))
+		*s.adj = last
+	}
+}
+
+// decide sets the verdict and what goes with it; secondaries is the number of secondary looks.
+func (l *Look) decide(p Policy, secondaries int) {
+	level := p.alpha()
+	if !l.Primary {
+		level /= float64(2 * secondaries)
+	}
+	t := l.Table
+	if p.MaxLoss.Relative {
+		l.Settled.Low, l.Settled.High = RatioInterval(t.Both, t.BaseOnly, t.CandOnly, 1-2*level)
+	} else {
+		l.Settled.Low, l.Settled.High = TangoInterval(t.N(), t.BaseOnly, t.CandOnly, 1-2*level)
+	}
+	switch {
+	case p.Rule == RulePoint:
+		l.Verdict = Fail
+		if withinPoint(t, p.MaxLoss) {
+			l.Verdict = Pass
+		}
+	case l.PWithinAdjusted <= p.alpha():
+		l.Verdict = Pass
+	case l.PBeyondAdjusted <= p.alpha():
+		l.Verdict = Fail
+	default:
+		l.Verdict = Inconclusive
+		l.Settle = settle(*l, p.MaxLoss, level)
+	}
+	l.Reason = l.explain(p)
+}
+
+// withinPoint compares the observed loss with the margin; a loss equal to it, but for rounding, is within.
+func withinPoint(t Table2x2, m MaxLoss) bool {
+	whole := t.N()
+	if m.Relative {
+		whole = t.Both + t.BaseOnly
+	}
+	return float64(t.BaseOnly-t.CandOnly) <= m.Value*float64(whole)*(1+1e-12)
+}
+
+// warn collects what a reader should know beside the verdict.
+func (s *Summary) warn() {
+	warnf := func(format string, args ...any) { s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...)) }
+	if s.Policy.Rule == RulePoint {
+		warnf("the verdict stands on the observed loss alone (rule point): on another set of images it may differ")
+	}
+	for _, m := range s.Models {
+		for _, p := range m.Precisions {
+			name := m.Name + " " + DisplayName(p.Name)
+			if p.NaN > 0 {
+				warnf("%s: %s with a NaN logit, counted as wrong", name, count(p.NaN, "image"))
+			}
+			if p.Top1.Tied > 0 || p.Top5.Tied > 0 {
+				warnf("%s: tied logits decide top-1 on %s and top-5 on %d: the lowest class wins, other tools may count them otherwise",
+					name, count(p.Top1.Tied, "image"), p.Top5.Tied)
+			}
+			c := p.Candidate
+			if c == nil {
+				if p.Top5.Correct == 0 {
+					warnf("%s: not one of %s is right: check the labels, the class offset and the preprocessing", name, count(p.N, "image"))
+				}
+				continue
+			}
+			if c.MaxLogitChange == 0 && c.InfiniteKL == 0 {
+				warnf("%s: every logit equals %s's: check that this is the quantised model", name, DisplayName(m.Precisions[0].Name))
+			}
+			for _, l := range c.Looks {
+				if !l.Primary && l.Verdict == Fail {
+					effect := "it does not decide"
+					if s.Policy.GateAll {
+						effect = "it decides too"
+					}
+					warnf("%s: %s (secondary: %s)", m.Name, l.Reason, effect)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/reports"
+)
+
+// policyFlags are the flags that a verdict is decided by.
+type policyFlags struct {
+	MaxLoss    string
+	Confidence float64
+	Primary    string
+	Rule       string
+	GateAll    bool
+}
+
+func (f *policyFlags) register(fs *pflag.FlagSet) {
+	p := accuracy.DefaultPolicy()
+	fs.StringVar(&f.MaxLoss, "max-loss", p.MaxLoss.String(), "largest loss that passes: 0.5pp (percentage points) or 0.5%rel (percent of the base's accuracy)")
+	fs.Float64Var(&f.Confidence, "confidence", p.Confidence, "confidence of the interval that the verdict stands on")
+	fs.StringVar(&f.Primary, "primary", p.Primary.String(), "what decides: top1 or top5 of int8 or of the only candidate, or CANDIDATE:top1")
+	fs.StringVar(&f.Rule, "rule", string(p.Rule), "interval (pass, fail or inconclusive) or point (the observed loss alone)")
+	fs.BoolVar(&f.GateAll, "gate-all", p.GateAll, "let every candidate's top-1 and top-5 decide, not the primary alone")
+}
+
+// policy checks the flags.
+func (f *policyFlags) policy() (accuracy.Policy, error) {
+	p := accuracy.Policy{Confidence: f.Confidence, Rule: accuracy.Rule(f.Rule), GateAll: f.GateAll}
+	var err error
+	if p.MaxLoss, err = accuracy.ParseMaxLoss(f.MaxLoss); err != nil {
+		return p, fmt.Errorf("--max-loss: %w", err)
+	}
+	if p.Primary, err = accuracy.ParsePrimary(f.Primary); err != nil {
+		return p, fmt.Errorf("--primary: %w", err)
+	}
+	if err := p.Validate(); err != nil {
+		return p, fmt.Errorf("--%w", err)
+	}
+	return p, nil
+}
+
+// judge decides an outcomes file by the flags.
+func (f *policyFlags) judge(path string) (*reports.Report, error) {
+	p, err := f.policy()
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: name the outcomes file in it, such as %s/outcomes.csv.gz", path, path)
+	}
+	tallies, err := accuracy.TallyOutcomesFile(path)
+	if err != nil {
+		return nil, err
+	}
+	summary, err := accuracy.Judge(tallies, p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	r := reports.New(summary)
+	r.Tool = "quantgate " + version()
+	return r, nil
+}
+
+// verdictError is the error that stands for a verdict's exit code; nil for a pass, for none, and for any verdict with --exit-zero.
+func verdictError(v accuracy.Verdict, exitZero bool) error {
+	switch {
+	case exitZero || v == accuracy.Pass || v == accuracy.None:
+		return nil
+	case v == accuracy.Fail:
+		return errGateFailed
+	}
+	return errInconclusive
+}

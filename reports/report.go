@@ -1,0 +1,358 @@
+// Package reports writes finished results: text, Markdown, CSV, JSON and JUnit XML. It decides nothing. Rates and losses
+// are fractions 0..1 in the structs and in JSON and CSV, and percent or points only where they are printed for people.
+package reports
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/quantgate/quantgate/accuracy"
+)
+
+// SchemaVersion is the version of the JSON report; docs/report.schema.json describes it.
+const SchemaVersion = "1.0"
+
+// Report is everything a run or a gate has to say. New fills what comes from the outcomes; the rest is the caller's.
+type Report struct {
+	SchemaVersion string           `json:"schema_version"`
+	Tool          string           `json:"tool,omitempty"` // name and version of the program
+	Verdict       accuracy.Verdict `json:"verdict"`
+	Policy        Policy           `json:"policy"`
+	Models        []Model          `json:"models"`
+	Warnings      []string         `json:"warnings"`
+	Dataset       *Dataset         `json:"dataset,omitempty"`
+	Manifest      *File            `json:"manifest,omitempty"`
+}
+
+// Policy is what the verdict was decided by.
+type Policy struct {
+	MaxLoss         string  `json:"max_loss"` // as the flag spells it: 0.5pp, 0.5%rel
+	MaxLossFraction float64 `json:"max_loss_fraction"`
+	MaxLossRelative bool    `json:"max_loss_relative"`
+	Confidence      float64 `json:"confidence"`
+	Primary         string  `json:"primary"`
+	Rule            string  `json:"rule"`
+	GateAll         bool    `json:"gate_all"`
+}
+
+// Model is one network's part of the report.
+type Model struct {
+	Name         string           `json:"name"`
+	Base         string           `json:"base"` // name of the base precision
+	N            int              `json:"n"`    // images scored
+	Verdict      accuracy.Verdict `json:"verdict"`
+	Sentence     string           `json:"sentence"` // the primary look's verdict in one sentence
+	Precisions   Precisions       `json:"precisions"`
+	Calibration  *Calibration     `json:"calibration,omitempty"`
+	Quantization []Quantization   `json:"quantization,omitempty"`
+	Files        []File           `json:"files,omitempty"`
+}
+
+// Precisions are a model's precisions, base first. In JSON they are an object by name, in the same order.
+type Precisions []Precision
+
+// Precision is what was measured on one precision. The pointers are nil, and absent in JSON, at the base.
+type Precision struct {
+	Name        string  `json:"-"`
+	Top1        float64 `json:"top1"`
+	Top5        float64 `json:"top5"`
+	N           int     `json:"n"`
+	CorrectTop1 int     `json:"correct_top1"`
+	CorrectTop5 int     `json:"correct_top5"`
+	TiedTop1    int     `json:"tied_top1"` // images whose hit hangs on how a tie is broken
+	TiedTop5    int     `json:"tied_top5"`
+	NaN         int     `json:"nan"` // images with a NaN logit
+
+	DeltaTop1      *float64 `json:"delta_top1,omitempty"` // candidate minus base
+	DeltaTop5      *float64 `json:"delta_top5,omitempty"`
+	Agreement      *float64 `json:"agreement,omitempty"` // share of images with the base's top-1 class
+	MeanKL         *float64 `json:"mean_kl,omitempty"`   // nats, over the images where it is finite
+	InfiniteKL     *int     `json:"infinite_kl,omitempty"`
+	MaxLogitChange *float64 `json:"max_logit_change,omitempty"` // absent where it is infinite
+	Looks          []Look   `json:"looks,omitempty"`
+}
+
+// Look is one paired comparison with the base.
+type Look struct {
+	Metric           string           `json:"metric"` // top1 or top5
+	Primary          bool             `json:"primary"`
+	Both             int              `json:"both"`
+	BaseOnly         int              `json:"base_only"`
+	CandOnly         int              `json:"cand_only"`
+	Neither          int              `json:"neither"`
+	Loss             float64          `json:"loss"` // base minus candidate
+	LossInterval     Interval         `json:"loss_interval"`
+	RelLoss          *float64         `json:"relative_loss"` // null where the base got nothing right
+	RelInterval      Interval         `json:"relative_loss_interval"`
+	McNemarExact     float64          `json:"mcnemar_exact_p"`
+	McNemarMidP      float64          `json:"mcnemar_mid_p"`
+	PWithin          float64          `json:"p_within"` // one-sided, of a loss at the margin or beyond
+	PBeyond          float64          `json:"p_beyond"` // one-sided, of a loss at the margin or below
+	PWithinAdjusted  float64          `json:"p_within_adjusted"`
+	PBeyondAdjusted  float64          `json:"p_beyond_adjusted"`
+	PassesMarginFrom *float64         `json:"passes_margin_from"` // these images would have passed this margin and larger ones
+	FailsMarginBelow *float64         `json:"fails_margin_below"` // and failed smaller ones than this; null where none
+	Settle           *Settle          `json:"settle,omitempty"`
+	Verdict          accuracy.Verdict `json:"verdict"`
+	Sentence         string           `json:"sentence"`
+}
+
+// Interval is a range; an unbounded end is nil, null in JSON.
+type Interval struct {
+	Low  *float64 `json:"low"`
+	High *float64 `json:"high"`
+}
+
+// Settle is how many images would settle an inconclusive look with 90 % chance; nil where no number would.
+type Settle struct {
+	Images    *int `json:"images"`  // at the observed loss
+	AtLow     *int `json:"at_low"`  // if the loss were the interval's low end
+	AtHigh    *int `json:"at_high"` // if it were the high end
+	Practical bool `json:"practical"`
+}
+
+// Dataset says what was scored and what was kept for calibration.
+type Dataset struct {
+	Source        string  `json:"source"`
+	Format        string  `json:"format,omitempty"`
+	Images        int     `json:"images"`
+	Calibration   int     `json:"calibration"`
+	Scored        int     `json:"scored"`
+	Skipped       int     `json:"skipped"` // unreadable images left out
+	Classes       int     `json:"classes,omitempty"`
+	Preprocessing string  `json:"preprocessing,omitempty"`
+	Decoder       string  `json:"decoder,omitempty"`
+	SplitSeed     *uint64 `json:"split_seed,omitempty"` // where the calibration images were drawn, not the first ones
+}
+
+// Calibration says how a model's thresholds were found.
+type Calibration struct {
+	Method    string   `json:"method"`
+	Images    int      `json:"images"`
+	Batches   int      `json:"batches,omitempty"`
+	BatchSize int      `json:"batch_size,omitempty"`
+	Tensors   int      `json:"tensors"`
+	Cache     string   `json:"cache,omitempty"` // file name
+	FromCache bool     `json:"from_cache,omitempty"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+// Quantization says what was rewritten for one precision and what was not.
+type Quantization struct {
+	Precision string      `json:"precision"`
+	File      string      `json:"file,omitempty"`
+	Rewritten int         `json:"rewritten"` // nodes
+	Float     []FloatNode `json:"float"`     // nodes left in float
+	Warnings  []string    `json:"warnings,omitempty"`
+}
+
+// FloatNode is a node that was left in float.
+type FloatNode struct {
+	Node   string `json:"node"`
+	Op     string `json:"op"`
+	Reason string `json:"reason"`
+}
+
+// File names a file that belongs to the results.
+type File struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256,omitempty"`
+	What   string `json:"what,omitempty"`
+}
+
+// New makes a report of a summary.
+func New(s *accuracy.Summary) *Report {
+	p := s.Policy
+	r := &Report{
+		SchemaVersion: SchemaVersion,
+		Verdict:       s.Verdict,
+		Policy: Policy{
+			MaxLoss: p.MaxLoss.String(), MaxLossFraction: p.MaxLoss.Value, MaxLossRelative: p.MaxLoss.Relative,
+			Confidence: p.Confidence, Primary: p.Primary.String(), Rule: string(p.Rule), GateAll: p.GateAll,
+		},
+		Warnings: append([]string{}, s.Warnings...),
+	}
+	for i := range s.Models {
+		m := &s.Models[i]
+		rm := Model{Name: m.Name, Base: m.Precisions[0].Name, N: m.N, Verdict: m.Verdict, Sentence: sentence(m)}
+		for _, ps := range m.Precisions {
+			rm.Precisions = append(rm.Precisions, newPrecision(ps))
+		}
+		r.Models = append(r.Models, rm)
+	}
+	return r
+}
+
+// sentence is the primary look's verdict.
+func sentence(m *accuracy.ModelSummary) string {
+	if look := m.Primary(); look != nil {
+		return look.Reason
+	}
+	return "only " + accuracy.DisplayName(m.Precisions[0].Name) + " was scored, so nothing was compared."
+}
+
+func newPrecision(s accuracy.PrecisionSummary) Precision {
+	p := Precision{
+		Name: s.Name, N: s.N, NaN: s.NaN,
+		Top1: s.Top1.Rate, CorrectTop1: s.Top1.Correct, TiedTop1: s.Top1.Tied,
+		Top5: s.Top5.Rate, CorrectTop5: s.Top5.Correct, TiedTop5: s.Top5.Tied,
+	}
+	if c := s.Candidate; c != nil {
+		agreement := float64(c.Agree) / float64(s.N)
+		p.DeltaTop1, p.DeltaTop5, p.Agreement = &c.DeltaTop1, &c.DeltaTop5, &agreement
+		p.MeanKL, p.InfiniteKL, p.MaxLogitChange = &c.MeanKL, &c.InfiniteKL, finite(float64(c.MaxLogitChange))
+		for _, l := range c.Looks {
+			p.Looks = append(p.Looks, newLook(l))
+		}
+	}
+	return p
+}
+
+func newLook(l accuracy.Look) Look {
+	r := Look{
+		Metric: l.Metric(), Primary: l.Primary,
+		Both: l.Table.Both, BaseOnly: l.Table.BaseOnly, CandOnly: l.Table.CandOnly, Neither: l.Table.Neither,
+		Loss: l.Loss, LossInterval: newInterval(l.LossInterval),
+		RelLoss: finite(l.RelLoss), RelInterval: newInterval(l.RelInterval),
+		McNemarExact: l.McNemarExact, McNemarMidP: l.McNemarMidP,
+		PWithin: l.PWithin, PBeyond: l.PBeyond, PWithinAdjusted: l.PWithinAdjusted, PBeyondAdjusted: l.PBeyondAdjusted,
+		PassesMarginFrom: finite(max(0, l.Settled.High)),
+		Verdict:          l.Verdict, Sentence: l.Reason,
+	}
+	if l.Settled.Low > 0 {
+		r.FailsMarginBelow = finite(l.Settled.Low)
+	}
+	if s := l.Settle; s != nil {
+		r.Settle = &Settle{Images: positive(s.Images), AtLow: positive(s.AtLow), AtHigh: positive(s.AtHigh), Practical: s.Practical}
+	}
+	return r
+}
+
+func newInterval(i accuracy.Interval) Interval {
+	return Interval{Low: finite(i.Low), High: finite(i.High)}
+}
+
+// finite is a pointer to v, nil where JSON has no number for it.
+func finite(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
+}
+
+func positive(n int) *int {
+	if n <= 0 {
+		return nil
+	}
+	return &n
+}
+
+// MarshalJSON writes an object by name, base first.
+func (ps Precisions) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, p := range ps {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name, err := json.Marshal(p.Name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(p)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON writes, keeping the order.
+func (ps *Precisions) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("precisions: want an object by name")
+	}
+	*ps = nil
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, ok := t.(string)
+		if !ok {
+			return fmt.Errorf("precisions: want an object by name")
+		}
+		p := Precision{}
+		if err := d.Decode(&p); err != nil {
+			return fmt.Errorf("precision %s: %w", name, err)
+		}
+		p.Name = name
+		*ps = append(*ps, p)
+	}
+	return nil
+}
+
+// JSON writes the report as docs/report.schema.json describes it.
+func JSON(w io.Writer, r *Report) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// Format is a way of writing a report.
+type Format string
+
+// The formats.
+const (
+	FormatText     Format = "text"
+	FormatMarkdown Format = "markdown"
+	FormatCSV      Format = "csv"
+	FormatJSON     Format = "json"
+	FormatJUnit    Format = "junit"
+)
+
+var writers = []struct {
+	format Format
+	write  func(io.Writer, *Report) error
+}{
+	{FormatText, Text}, {FormatMarkdown, Markdown}, {FormatCSV, CSV}, {FormatJSON, JSON}, {FormatJUnit, JUnit},
+}
+
+// Formats lists the formats.
+func Formats() []string {
+	names := make([]string, len(writers))
+	for i, w := range writers {
+		names[i] = string(w.format)
+	}
+	return names
+}
+
+// ParseFormat reads a format's name.
+func ParseFormat(s string) (Format, error) {
+	if !slices.Contains(Formats(), s) {
+		return "", fmt.Errorf("report format %q: want one of %s", s, strings.Join(Formats(), ", "))
+	}
+	return Format(s), nil
+}
+
+// Write writes a report in one of the formats.
+func Write(w io.Writer, r *Report, f Format) error {
+	for _, x := range writers {
+		if x.format == f {
+			return x.write(w, r)
+		}
+	}
+	_, err := ParseFormat(string(f))
+	return err
+}
