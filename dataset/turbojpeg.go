@@ -83,22 +83,37 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"unsafe"
+
+	"github.com/quantgate/quantgate/internal/dl"
 )
 
 // JPEGLibraryEnv is the environment variable that names the TurboJPEG library to open instead of searching, or is "none".
 const JPEGLibraryEnv = "QUANTGATE_TURBOJPEG_LIB"
 
-// JPEGLibraries lists the names under which libjpeg-turbo's TurboJPEG library is looked for, in order: Linux, then macOS.
+// JPEGLibraries lists the names under which libjpeg-turbo's TurboJPEG library is looked for, in order: the project's own download in
+// .deps/turbojpeg/lib above the executable, then the system's, Linux before macOS.
 func JPEGLibraries() []string {
-	return []string{
-		"libturbojpeg.so.0", "libturbojpeg.so",
-		"libturbojpeg.0.dylib", "libturbojpeg.dylib",
-		"/opt/homebrew/opt/jpeg-turbo/lib/libturbojpeg.dylib", "/usr/local/opt/jpeg-turbo/lib/libturbojpeg.dylib",
+	names := []string{"libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.0.dylib", "libturbojpeg.dylib"}
+	var all []string
+	if own, _ := dl.AboveExecutable(filepath.Join(".deps", "turbojpeg", "lib")); own != "" {
+		for _, n := range names {
+			if path := filepath.Join(own, n); fileExists(path) {
+				all = append(all, path)
+			}
+		}
 	}
+	return append(append(all, names...),
+		"/opt/homebrew/opt/jpeg-turbo/lib/libturbojpeg.dylib", "/usr/local/opt/jpeg-turbo/lib/libturbojpeg.dylib")
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // JPEGDecoder opens the TurboJPEG library as Open does (library empty: JPEGLibraryEnv, then JPEGLibraries) and returns what

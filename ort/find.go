@@ -64,14 +64,8 @@ func Probe(explicit string) Facts {
 		return probeNamed(env, EnvLibrary+"=")
 	}
 	var f Facts
-	if exe, err := os.Executable(); err == nil {
-		if real, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = real
-		}
-		root := filepath.Dir(exe)
-		if f.try(root+" and the folders above: no "+projectDir, inFolder(above(root, projectDir))...) {
-			return f
-		}
+	if found, from := dl.AboveExecutable(projectDir); f.try(from+" and the folders above: no "+projectDir, inFolder(found)...) {
+		return f
 	}
 	if cache, err := os.UserCacheDir(); err == nil {
 		dir := filepath.Join(cache, cacheDir)
@@ -162,20 +156,6 @@ func checkVersion(version string) error {
 		}
 	}
 	return fmt.Errorf("version %q is too old: 1.%d or newer is needed", version, minMinor)
-}
-
-// above returns the first folder called sub in dir or a folder above it, or "".
-func above(dir, sub string) string {
-	for {
-		if st, err := os.Stat(filepath.Join(dir, sub)); err == nil && st.IsDir() {
-			return filepath.Join(dir, sub)
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return ""
-		}
-		dir = parent
-	}
 }
 
 // inFolder lists the library files in dir, the preferred name first.
