@@ -1,0 +1,249 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/quantgate/quantgate/onnx/internal/pb"
+)
+
+// Entry is one line of a calibration cache: a tensor whose range is wanted.
+type Entry struct {
+	// Name is the entry's name in a TensorRT calibration cache.
+	Name string
+	// Tensor is what Tap is asked for, "" for a constant. Two entries can name one tensor: the Softmax that is an output.
+	Tensor string
+	// SharesScaleOf names the earlier entry whose range this one takes bit for bit, "" where it has its own.
+	SharesScaleOf string
+	// Const says that the model states the values: calibration observes Values, once.
+	Const bool
+	// ConstAmax is max|Values|. For a constant of one value c, TensorRT's entropy calibrator records |c|*2048.5/2048 and its
+	// MinMax calibrator |c|, which is what observing Values gives.
+	ConstAmax float32
+	// Values are the constant's values in row-major order.
+	Values []float32
+}
+
+// CalibrationPlan lists what calibration observes, in the order of a TensorRT calibration cache.
+type CalibrationPlan struct {
+	Entries []Entry
+}
+
+// Observed lists the tensors to tap, each once and in order: those of entries that are no constant and take no other's range.
+func (p *CalibrationPlan) Observed() []string {
+	var tensors []string
+	seen := map[string]bool{}
+	for _, e := range p.Entries {
+		if !e.Const && e.SharesScaleOf == "" && !seen[e.Tensor] {
+			seen[e.Tensor] = true
+			tensors = append(tensors, e.Tensor)
+		}
+	}
+	return tensors
+}
+
+// Tensors that TensorRT calibrates and the ONNX graph does not have: a node that its parser splits in two has one between.
+// Tap makes them.
+const (
+	matmulSuffix      = "@matmul"      // a Gemm before its bias is added
+	hardSigmoidSuffix = "@hardsigmoid" // the gate of a HardSwish
+)
+
+// planner counts TensorRT's layers while it lists the entries, because constants and split nodes are named after them.
+type planner struct {
+	*graph
+	layer     int
+	entries   []Entry
+	constants map[string]string // initialiser -> the entry of its Constant layer
+}
+
+// Plan lists the tensors that TensorRT's calibrators give a scale, in their order and under their names: the input, then
+// every float output of every node in graph order, fused later or not. MaxPool takes the scale of its input. Weights,
+// biases, bounds and BatchNormalization parameters have none, but an initialiser that is an operand of an elementwise
+// operator, MatMul or Gemm is a layer of TensorRT's network and has one ("(Unnamed Layer* 12) [Constant]_output"), followed
+// by a Shuffle layer where its rank is below the other operand's.
+//
+// Conv, BatchNormalization, Relu, Clip, LeakyRelu, HardSigmoid, Add, Mul, Concat, GlobalAveragePool, MaxPool, Flatten and
+// scalar constants are checked against caches of TensorRT 8.6; Gemm and Reshape follow a published cache of 8.5. The rest
+// follows the layers that the published ONNX parser of 8.6 creates, as far as they are known without shapes of the
+// batch: one a node.
+//
+// Nodes that no output needs, and tensors that are not float, have no entry.
+func Plan(m *Model) (*CalibrationPlan, error) {
+	x, err := m.index("calibration plan")
+	if err != nil {
+		return nil, err
+	}
+	p := &planner{graph: x, constants: map[string]string{}}
+	for _, port := range m.Inputs() {
+		if x.isFloat(port.Name) {
+			p.entries = append(p.entries, Entry{Name: port.Name, Tensor: port.Name})
+		}
+	}
+	live := x.live()
+	for i, n := range x.g.Node {
+		if !live[n] {
+			continue
+		}
+		if err := p.node(n); err != nil {
+			return nil, fmt.Errorf("calibration plan of model %s: node %s: %w", m.name, nodeName(n, i), err)
+		}
+	}
+	return &CalibrationPlan{Entries: p.entries}, nil
+}
+
+func (p *planner) node(n *pb.NodeProto) error {
+	if p.constantOutput(n) {
+		return nil
+	}
+	switch {
+	case isOp(n, "Gemm"):
+		return p.gemm(n)
+	case isOp(n, "MatMul", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"):
+		if !p.anyFloat(n) {
+			break
+		}
+		rank := -1
+		if s := p.broadcast(n.Input); s != nil {
+			rank = len(s)
+		}
+		for _, in := range n.Input {
+			if err := p.operand(in, rank); err != nil {
+				return err
+			}
+		}
+	case isOp(n, "HardSwish"):
+		p.entries = append(p.entries, Entry{Name: p.unnamed("Activation"), Tensor: n.Output[0] + hardSigmoidSuffix})
+		p.layer++
+	case isOp(n, "Flatten"):
+		p.layer += p.flattenLayers(n, attrInt(n, "axis", 1))
+	case isOp(n, "Softmax"):
+		return p.softmax(n)
+	}
+	p.layer++
+	for _, out := range n.Output {
+		if out == "" || !p.isFloat(out) || len(p.uses[out]) == 0 && !p.outputs[out] {
+			continue
+		}
+		e := Entry{Name: out, Tensor: out}
+		if isOp(n, "MaxPool") {
+			e.SharesScaleOf = n.Input[0]
+		}
+		p.entries = append(p.entries, e)
+	}
+	return nil
+}
+
+// constantOutput reports whether a node only states a constant, which is no layer until something uses it.
+func (p *planner) constantOutput(n *pb.NodeProto) bool { return isOp(n, "Constant") }
+
+func (p *planner) anyFloat(n *pb.NodeProto) bool {
+	for _, out := range n.Output {
+		if p.isFloat(out) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *planner) unnamed(kind string) string {
+	return fmt.Sprintf("(Unnamed Layer* %d) [%s]_output", p.layer, kind)
+}
+
+// operand adds the layers that a constant operand becomes. rank is that of the operator's result, -1 if it is not known:
+// then a constant of rank 4 is taken to need no Shuffle, any other to need one.
+func (p *planner) operand(name string, rank int) error {
+	t := p.graph.constants[name]
+	if t == nil || !isFloat(t) {
+		return nil
+	}
+	values, err := floats(t)
+	if err != nil {
+		return err
+	}
+	e := Entry{Const: true, Values: values}
+	for _, v := range values {
+		if a := float32(math.Abs(float64(v))); a > e.ConstAmax || a != a {
+			e.ConstAmax = a
+		}
+	}
+	if p.constants[name] == "" {
+		e.Name = p.unnamed("Constant")
+		p.constants[name] = e.Name
+		p.entries = append(p.entries, e)
+		p.layer++
+	}
+	if rank < 0 {
+		rank = 4
+	}
+	if len(t.Dims) < rank {
+		e.Name = p.unnamed("Shuffle")
+		p.entries = append(p.entries, e)
+		p.layer++
+	}
+	return nil
+}
+
+// gemm adds what TensorRT's parser makes of a Gemm: the weights as a Constant, a Matrix Multiply, and, with a bias, a
+// Constant, a Shuffle and the sum that carries the node's name.
+func (p *planner) gemm(n *pb.NodeProto) error {
+	if err := p.operand(n.Input[0], 2); err != nil {
+		return err
+	}
+	if err := p.operand(input(n, 1), 2); err != nil {
+		return err
+	}
+	product := p.layer
+	p.layer++
+	if attrFloat(n, "alpha", 1) != 1 {
+		p.layer += 3
+	}
+	out := n.Output[0]
+	if input(n, 2) != "" {
+		p.entries = append(p.entries, Entry{
+			Name: fmt.Sprintf("(Unnamed Layer* %d) [Matrix Multiply]_output", product), Tensor: out + matmulSuffix,
+		})
+		if err := p.operand(n.Input[2], 2); err != nil {
+			return err
+		}
+		if attrFloat(n, "beta", 1) != 1 {
+			p.layer += 3
+		}
+		p.layer++
+	}
+	p.entries = append(p.entries, Entry{Name: out, Tensor: out})
+	return nil
+}
+
+// softmax: TensorRT reshapes the result to where it came from in a layer of its own, which calibration sees only when it is
+// an output of the network.
+func (p *planner) softmax(n *pb.NodeProto) error {
+	if p.opset < 13 {
+		p.layer += p.flattenLayers(n, attrInt(n, "axis", 1)) + 1
+	}
+	out := n.Output[0]
+	p.entries = append(p.entries, Entry{Name: p.unnamed("Softmax"), Tensor: out})
+	p.layer++
+	if s, known := p.shapes[n.Input[0]]; !known || product(s) < 0 {
+		p.layer++
+	}
+	p.layer++
+	if p.outputs[out] {
+		p.entries = append(p.entries, Entry{Name: out, Tensor: out})
+	}
+	return nil
+}
+
+// flattenLayers is the number of layers before the Shuffle that flattens: with a dynamic batch the new shape is computed by
+// Shape, Constant, Gather, Constant and Concatenation.
+func (p *planner) flattenLayers(n *pb.NodeProto, axis int64) int {
+	s, known := p.shapes[n.Input[0]]
+	switch {
+	case len(s) == 2 && axis == 1 && isOp(n, "Flatten"):
+		return 0
+	case known && len(s) > 0 && s[0] >= 0:
+		return 0
+	default:
+		return 5
+	}
+}
