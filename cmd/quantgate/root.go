@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quantgate/quantgate/internal/ui"
+)
+
+// Exit codes. 2 stays the Go runtime's (a panic).
+const (
+	exitPass         = 0
+	exitError        = 1
+	exitFailed       = 3
+	exitInconclusive = 4
+	exitInterrupted  = 130
+)
+
+// The verdicts travel as errors so that one switch decides the exit code.
+var (
+	errGateFailed   = errors.New("gate failed")
+	errInconclusive = errors.New("gate inconclusive")
+)
+
+// app carries what every verb needs: its streams and its way of speaking to the user.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer // results only
+	ui     *ui.UI    // everything else, on stderr
+
+	command []string // the command line, for manifests
+
+	quiet   bool
+	verbose bool
+}
+
+// run executes one command line and returns the process's exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	a := &app{stdin: stdin, stdout: stdout, ui: ui.New(stderr), command: append([]string{"quantgate"}, args...)}
+	root := newRootCmd(a)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return exitCode(ctx, a, root.ExecuteContext(ctx))
+}
+
+// exitCode reports err on stderr and maps it to the process's exit code.
+func exitCode(ctx context.Context, a *app, err error) int {
+	switch {
+	case err == nil:
+		return exitPass
+	case errors.Is(err, errGateFailed):
+		return exitFailed
+	case errors.Is(err, errInconclusive):
+		return exitInconclusive
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		a.ui.Errorf("interrupted: %v", err)
+		return exitInterrupted
+	default:
+		a.ui.Errorf("%v", err)
+		return exitError
+	}
+}
+
+func newRootCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "quantgate",
+		Short: "Calibrate, score and gate INT8 and FP16 image classifiers",
+		Long: `quantgate calibrates an image classifier for INT8, scores FP32, FP16 and INT8 on a
+labelled validation set, and says whether the loss is small enough to release.
+
+Exit codes: 0 pass, 1 error, 3 gate failed, 4 inconclusive, 130 interrupted.
+Results go to stdout, everything else to stderr.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.quiet && a.verbose {
+				return fmt.Errorf("--quiet and --verbose exclude each other: give one")
+			}
+			a.ui.SetLevel(a.quiet, a.verbose)
+			return nil
+		},
+	}
+	cmd.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print errors and results only, no progress or notes")
+	cmd.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "print more about what is done and why")
+	cmd.AddCommand(
+		newRunCmd(a),
+		newCalibrateCmd(a),
+		newEvaluateCmd(a),
+		newGateCmd(a),
+		newReportCmd(a),
+		newCacheCmd(a),
+		newDatasetCmd(a),
+		newDoctorCmd(a),
+		newVersionCmd(a),
+	)
+	return cmd
+}

@@ -1,0 +1,137 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/onnx"
+)
+
+// candidate is a model to score under the name of its precision.
+type candidate struct {
+	name   string
+	model  engine.Model
+	logits string // the output to score
+}
+
+// candidates are what one model is scored as, the base first.
+type candidates []candidate
+
+// build calibrates one model and makes everything that is scored, in the order of the asked precisions.
+func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
+	base, err := scored(m.name+" fp32", FP32, m.model)
+	if err != nil {
+		return nil, err
+	}
+	out := candidates{base}
+	if !r.job.needsCalibration() {
+		return out, nil
+	}
+	c, err := r.calibration(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	m.result.Calibration = c
+	for _, w := range c.Warnings {
+		r.Report.Warnf("%s: %s", m.name, w)
+	}
+	began := time.Now()
+	folded, names, err := onnx.FoldBatchNorm(m.model)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		r.Report.Debugf("%s: folded %d BatchNormalization nodes into their convolutions", m.name, len(names))
+	}
+	for _, precision := range r.job.Precisions[1:] {
+		var next candidate
+		switch precision {
+		case FP16:
+			next, err = r.buildFP16(m, folded, c)
+		case INT8:
+			next, err = r.buildINT8(m, folded, c)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, next)
+	}
+	m.timed("rewrite", 0, began)
+	return out, r.manifest.write(r.job.Out)
+}
+
+// buildINT8 writes the Q/DQ model, and returns its float32 twin, which computes what an INT8 engine computes from it: sums of
+// integers, then scales and bias. ONNX Runtime's own INT8 kernels round the bias too, and foretell a GPU less well.
+func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
+	model, report, err := onnx.InsertQDQ(folded, c.amax(), onnx.QDQOptions{})
+	if err != nil {
+		return candidate{}, err
+	}
+	m.result.QDQ = report
+	r.tell(m, "INT8", report.Nodes, report.Warnings)
+	path := filepath.Join(r.job.Out, m.name+".int8.onnx")
+	if m.manifest.INT8, err = r.save(model, path); err != nil {
+		return candidate{}, err
+	}
+	twin, _, err := onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
+	if err != nil {
+		return candidate{}, err
+	}
+	return scored(m.name+" int8", INT8, twin)
+}
+
+// buildFP16 writes the float16 model, and returns its float32 twin, which rounds where the float16 model does: ONNX Runtime's
+// CPU would compute the float16 model itself in float32 and lose every overflow.
+func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
+	o := onnx.FP16Options{Amax: c.maxima()}
+	model, report, err := onnx.ToFP16(folded, o)
+	if err != nil {
+		return candidate{}, err
+	}
+	m.result.FP16 = report
+	r.tell(m, "FP16", report.Nodes, report.Warnings)
+	path := filepath.Join(r.job.Out, m.name+".fp16.onnx")
+	if m.manifest.FP16, err = r.save(model, path); err != nil {
+		return candidate{}, err
+	}
+	twin, _, err := onnx.EmulateFP16(folded, o)
+	if err != nil {
+		return candidate{}, err
+	}
+	return scored(m.name+" fp16", FP16, twin)
+}
+
+// scored is a model as pass B takes it; title is what messages call it.
+func scored(title, name string, model *onnx.Model) (candidate, error) {
+	logits, err := model.LogitsOutput()
+	if err != nil {
+		return candidate{}, err
+	}
+	data, err := model.Bytes()
+	return candidate{name: name, model: engine.Model{Name: title, Data: data}, logits: logits.Name}, err
+}
+
+// save writes a rewritten model and describes it for the manifest.
+func (r *run) save(model *onnx.Model, path string) (*ManifestFile, error) {
+	if err := model.Save(path); err != nil {
+		return nil, err
+	}
+	r.wrote(path)
+	return manifestFile(r.job.Out, path)
+}
+
+// tell passes on what a rewrite left alone.
+func (r *run) tell(m *prepared, precision string, nodes []onnx.NodeReport, warnings []string) {
+	for _, w := range warnings {
+		r.Report.Warnf("%s %s: %s", m.name, precision, w)
+	}
+	left := slices.DeleteFunc(slices.Clone(nodes), func(n onnx.NodeReport) bool { return n.Reduced })
+	for _, n := range left {
+		r.Report.Debugf("%s %s: %s %s stays float32: %s", m.name, precision, n.Op, n.Node, n.Reason)
+	}
+	r.Report.Debugf("%s", fmt.Sprintf("%s %s: %d of %d nodes in the lower precision", m.name, precision, len(nodes)-len(left), len(nodes)))
+}

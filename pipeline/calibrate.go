@@ -1,0 +1,477 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/calib"
+	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/onnx"
+	"github.com/quantgate/quantgate/tensor"
+)
+
+// Calibration is the outcome of pass A for one model.
+type Calibration struct {
+	Cache   *calib.Cache
+	Results []calib.Result // by observed tensor; nil when the cache was read
+	// Max is max|x| by entry name where it is known: what decides whether float16 can hold a tensor.
+	Max map[string]float32
+	// FromCache says that the thresholds were read from a cache of another run; Images and Batches are then 0.
+	FromCache bool
+	Images    int
+	Batches   int
+	Warnings  []string
+}
+
+// amax returns the thresholds by entry name.
+func (c *Calibration) amax() map[string]float32 {
+	m := make(map[string]float32, len(c.Cache.Table.Entries))
+	for _, e := range c.Cache.Table.Entries {
+		m[e.Name] = e.Amax
+	}
+	return m
+}
+
+// calibrate feeds the calibration images to the tapped FP32 model and returns a cache with an entry for every line of plan.
+//
+// Every image is run by itself, on one thread, and observed by a private shard, so memory does not grow with the batch size and
+// an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
+func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
+	began := time.Now()
+	observed := plan.Observed()
+	tapped, err := onnx.Tap(m.model, observed)
+	if err != nil {
+		return nil, err
+	}
+	data, err := tapped.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoFusion: true})
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+
+	collector, tensors, constants, err := newCollector(r.job.Method, plan)
+	if err != nil {
+		return nil, err
+	}
+	taps := make([]*tap, r.job.Workers)
+	for i := range taps {
+		taps[i] = newTap(session, collector.NewShard(), tensors)
+	}
+	chunk := 1
+	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
+		chunk = int(n)
+	}
+
+	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))
+	defer loader.Close()
+	progress := r.Report.Stage("calibrate "+m.name, "images", len(r.split.Calib), 0)
+	defer progress.Done()
+	result := &Calibration{}
+	for {
+		batch, err := loader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.noteBad(m, batch.Bad)
+		if err := observeBatch(ctx, collector, taps, batch.X, chunk, constants); err != nil {
+			return nil, fmt.Errorf("calibrate on batch %d: %w", batch.Index, err)
+		}
+		result.Images += len(batch.Items)
+		result.Batches++
+		progress.Add(len(batch.Items))
+		batch.Release()
+	}
+	if result.Images == 0 {
+		return nil, errors.New("calibrate: no readable image among those chosen: check them with quantgate dataset verify")
+	}
+	m.timed("calibrate", result.Images, began)
+
+	began = time.Now()
+	if result.Results, err = collector.Results(); err != nil {
+		return nil, err
+	}
+	m.timed("search thresholds", 0, began)
+	result.Max = map[string]float32{}
+	known := map[string]bool{} // a constant of the model is no news
+	for _, e := range plan.Entries {
+		known[e.Name] = e.Const
+	}
+	for _, t := range result.Results {
+		result.Max[t.Name] = t.Max
+		if !known[t.Name] {
+			result.Warnings = append(result.Warnings, t.Warnings...)
+		}
+	}
+	version, err := calib.Version(r.job.CacheVersion)
+	if err != nil {
+		return nil, err
+	}
+	result.Cache = &calib.Cache{
+		Header: calib.Header{Version: version, Calibrator: r.job.Method.Calibrator()},
+		Table:  table(plan, result.Results),
+	}
+	return result, nil
+}
+
+// constant is an entry whose values are part of the model.
+type constant struct {
+	tensor int // index in the collector
+	values []float32
+}
+
+// newCollector makes a collector for every entry that has a range of its own. tensors are the collector's indices of the tapped
+// tensors, in the tapped model's output order.
+func newCollector(method calib.Method, plan *onnx.CalibrationPlan) (c *calib.Collector, tensors []int, constants []constant, err error) {
+	var names []string
+	for _, e := range plan.Entries {
+		switch {
+		case e.SharesScaleOf != "":
+			continue
+		case e.Const:
+			constants = append(constants, constant{tensor: len(names), values: e.Values})
+		default:
+			tensors = append(tensors, len(names))
+		}
+		names = append(names, e.Name)
+	}
+	c, err = calib.NewCollector(method, names, calib.Options{})
+	return c, tensors, constants, err
+}
+
+// table orders the results as plan's entries.
+func table(plan *onnx.CalibrationPlan, results []calib.Result) calib.Table {
+	entries := make(map[string]calib.Entry, len(plan.Entries))
+	for _, t := range results {
+		entries[t.Name] = calib.Entry{Name: t.Name, Amax: t.Amax, Scale: t.Scale}
+	}
+	var out calib.Table
+	for _, e := range plan.Entries {
+		from := e.Name
+		if e.SharesScaleOf != "" {
+			from = e.SharesScaleOf
+		}
+		entry := entries[from]
+		entry.Name = e.Name
+		entries[e.Name] = entry // an entry may share that of one which shares itself
+		out.Entries = append(out.Entries, entry)
+	}
+	return out
+}
+
+// tap is one worker's way from an image to its shard; the buffers are its own and reused.
+type tap struct {
+	session engine.Session
+	shard   *calib.Shard
+	tensors []int
+	out     []*tensor.Tensor
+}
+
+func newTap(s engine.Session, shard *calib.Shard, tensors []int) *tap {
+	t := &tap{session: s, shard: shard, tensors: tensors}
+	for range s.Outputs() {
+		t.out = append(t.out, &tensor.Tensor{})
+	}
+	return t
+}
+
+// run feeds images x[from:to] and gives each observed tensor to observe.
+func (t *tap) run(ctx context.Context, x *tensor.Tensor, from, to int, observe func(i int, x []float32)) error {
+	if err := t.session.Run(ctx, rows(x, from, to), t.out); err != nil {
+		return err
+	}
+	for i, out := range t.out {
+		observe(t.tensors[i], out.Data)
+	}
+	return nil
+}
+
+// rows is the view of images from..to-1 of a batch.
+func rows(x *tensor.Tensor, from, to int) *tensor.Tensor {
+	width := len(x.Data) / int(x.Shape[0])
+	shape := x.Shape.Clone()
+	shape[0] = int64(to - from)
+	return &tensor.Tensor{Shape: shape, Data: x.Data[from*width : to*width]}
+}
+
+// observeBatch spreads one batch over the workers, twice when the batch's maximum must be known before it is counted.
+func observeBatch(ctx context.Context, c *calib.Collector, taps []*tap, x *tensor.Tensor, chunk int, constants []constant) error {
+	pass := func(observe func(*calib.Shard) func(int, []float32)) error {
+		for _, k := range constants {
+			observe(taps[0].shard)(k.tensor, k.values)
+		}
+		n := int(x.Shape[0])
+		chunks := make(chan int)
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error {
+			defer close(chunks)
+			for from := 0; from < n; from += chunk {
+				select {
+				case chunks <- from:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+		for _, t := range taps {
+			g.Go(func() error {
+				sink := observe(t.shard)
+				for from := range chunks {
+					if err := t.run(ctx, x, from, min(from+chunk, n), sink); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		return g.Wait()
+	}
+	if c.NeedsFirstMax() {
+		if err := pass(func(s *calib.Shard) func(int, []float32) { return s.ObserveMax }); err != nil {
+			return err
+		}
+		if err := c.EndFirstMax(); err != nil {
+			return err
+		}
+	}
+	if err := pass(func(s *calib.Shard) func(int, []float32) { return s.Observe }); err != nil {
+		return err
+	}
+	return c.EndBatch()
+}
+
+// calibration returns the model's thresholds: read from a cache, kept from an interrupted run, or made.
+func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error) {
+	plan, err := onnx.Plan(m.model)
+	if err != nil {
+		return nil, err
+	}
+	if r.job.UseCache != "" {
+		cache, _, err := calib.ReadFile(r.job.UseCache)
+		if err != nil {
+			return nil, err
+		}
+		c, err := r.checkedCache(cache, plan, r.job.UseCache)
+		if err != nil {
+			return nil, err
+		}
+		c.FromCache = true
+		return c, nil
+	}
+	cachePath := r.job.Cache
+	if cachePath == "" {
+		cachePath = filepath.Join(r.job.Out, fmt.Sprintf("%s.%s.cache", m.name, r.job.Method))
+	}
+	histPath := filepath.Join(r.job.Out, m.name+".histograms.csv.gz")
+	if facts := m.manifest.Calibrated; facts != nil && m.manifest.Cache.intact(r.job.Out) && m.manifest.Histograms.intact(r.job.Out) {
+		cache, _, err := calib.ReadFile(cachePath)
+		if err != nil {
+			return nil, err
+		}
+		r.Report.Infof("%s: calibration kept from the interrupted run (%s)", m.name, cachePath)
+		m.result.Bad = slices.Clone(facts.Skipped)
+		r.wrote(cachePath)
+		r.wrote(histPath)
+		c, err := r.checkedCache(cache, plan, cachePath)
+		if err != nil {
+			return nil, err
+		}
+		c.Images, c.Batches, c.Warnings = facts.Images, facts.Batches, facts.Warnings
+		return c, c.readMax(histPath)
+	}
+	c, err := r.calibrate(ctx, m, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.writeCalibration(m, c, cachePath, histPath); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readMax takes max|x| from a histograms file.
+func (c *Calibration) readMax(path string) error {
+	hist, err := calib.ReadHistogramsFile(path)
+	if err != nil {
+		return err
+	}
+	c.Max = make(map[string]float32, len(hist))
+	for _, h := range hist {
+		c.Max[h.Name] = h.Max
+	}
+	return nil
+}
+
+// maxima returns max|x| by entry name, and the threshold where only that is known.
+func (c *Calibration) maxima() map[string]float32 {
+	m := c.amax()
+	maps.Copy(m, c.Max)
+	return m
+}
+
+func (r *run) writeCalibration(m *prepared, c *Calibration, cachePath, histPath string) error {
+	if err := calib.WriteFile(cachePath, c.Cache, calib.FormatOf(cachePath)); err != nil {
+		return err
+	}
+	var hist []*calib.Histogram
+	for _, t := range c.Results {
+		if t.Histogram != nil {
+			hist = append(hist, t.Histogram)
+		}
+	}
+	if err := calib.WriteHistogramsFile(histPath, hist); err != nil {
+		return err
+	}
+	var err error
+	if m.manifest.Cache, err = manifestFile(r.job.Out, cachePath); err != nil {
+		return err
+	}
+	if m.manifest.Histograms, err = manifestFile(r.job.Out, histPath); err != nil {
+		return err
+	}
+	m.manifest.Calibrated = &Calibrated{Images: c.Images, Batches: c.Batches, Skipped: m.result.Bad, Warnings: c.Warnings}
+	r.wrote(cachePath)
+	r.wrote(histPath)
+	return r.manifest.write(r.job.Out)
+}
+
+// checkedCache makes sure that a cache that was read names the model's tensors.
+func (r *run) checkedCache(cache *calib.Cache, plan *onnx.CalibrationPlan, path string) (*Calibration, error) {
+	have := map[string]bool{}
+	for _, e := range cache.Table.Entries {
+		have[e.Name] = true
+	}
+	var missing []string
+	for _, e := range plan.Entries {
+		if !have[e.Name] {
+			missing = append(missing, e.Name)
+		}
+	}
+	switch {
+	case len(missing) == len(plan.Entries):
+		return nil, fmt.Errorf("cache %s: none of its %d entries names a tensor of this model: it belongs to another one", path, len(cache.Table.Entries))
+	case len(missing) > 0:
+		r.Report.Warnf("cache %s lacks %d of the model's %d tensors (the first is %q): nodes that need them stay in float", path, len(missing), len(plan.Entries), missing[0])
+	}
+	return &Calibration{Cache: cache}, nil
+}
+
+// chooseSplit decides which images calibrate and which are scored.
+func (r *run) chooseSplit() (dataset.Split, error) {
+	if len(r.job.Candidates) > 0 {
+		return evaluationSplit(r.job)
+	}
+	if !r.job.needsCalibration() {
+		all := make([]int, len(r.job.Data.Items()))
+		for i := range all {
+			all[i] = i
+		}
+		return dataset.Split{Score: all}, nil
+	}
+	if r.job.UseCache == "" {
+		return r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
+	}
+	source, err := cacheSource(r.job.UseCache)
+	if err != nil {
+		return dataset.Split{}, err
+	}
+	if source == nil {
+		s, err := r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
+		if err == nil {
+			r.Report.Warnf("cache %s has no manifest that says which images it was calibrated on: the first %d batches of %d are withheld from the score", r.job.UseCache, r.job.CalibBatches, r.job.BatchSize)
+		}
+		return s, err
+	}
+	used := make(map[string]bool, len(source.Calibration.Paths))
+	for _, p := range source.Calibration.Paths {
+		used[p] = true
+	}
+	s := dataset.Split{Seed: source.Calibration.Seed, Stratified: source.Calibration.Stratified}
+	for i, item := range r.job.Data.Items() {
+		if used[item.Path] {
+			s.Calib = append(s.Calib, i)
+		} else {
+			s.Score = append(s.Score, i)
+		}
+	}
+	if len(s.Score) == 0 {
+		return s, fmt.Errorf("cache %s was calibrated on every one of the %d images given: nothing is left to score", r.job.UseCache, len(s.Calib))
+	}
+	return s, nil
+}
+
+// cacheSource returns the manifest beside a cache that tells how that very cache was made, or nil.
+func cacheSource(path string) (*Manifest, error) {
+	m, err := previousManifest(filepath.Dir(path))
+	if err != nil || m == nil {
+		return nil, err
+	}
+	sum, err := fileSHA256(path)
+	if err != nil {
+		return nil, fmt.Errorf("read cache: %w", err)
+	}
+	if slices.ContainsFunc(m.Models, func(e ManifestModel) bool { return e.Cache != nil && e.Cache.SHA256 == sum }) {
+		return m, nil
+	}
+	return nil, nil
+}
+
+// checkUsedCache refuses a cache that its manifest ties to another model or other preprocessing: thresholds made with
+// wrong preprocessing destroy a model without any error.
+func (r *run) checkUsedCache(models []*prepared) error {
+	sum, err := fileSHA256(r.job.UseCache)
+	if err != nil {
+		return fmt.Errorf("read cache: %w", err)
+	}
+	m := models[0]
+	m.manifest.UsedCache = sum
+	source, err := cacheSource(r.job.UseCache)
+	if err != nil || source == nil {
+		return err
+	}
+	for _, e := range source.Models {
+		if e.Cache == nil || e.Cache.SHA256 != sum {
+			continue
+		}
+		remedy := "calibrate again, or copy the cache away from its manifest to use it all the same"
+		if e.SHA256 != m.manifest.SHA256 {
+			return fmt.Errorf("cache %s was calibrated on another model (%s, sha256 %s, not %s): %s", r.job.UseCache, e.Name, short(e.SHA256), short(m.manifest.SHA256), remedy)
+		}
+		if e.Preprocess.String() != m.preprocess.String() {
+			return fmt.Errorf("cache %s was calibrated with other preprocessing (%s, not %s): %s", r.job.UseCache, e.Preprocess, m.preprocess, remedy)
+		}
+	}
+	return nil
+}
+
+// loadOptions are the same in both passes.
+func (r *run) loadOptions(m *prepared) dataset.LoadOptions {
+	return dataset.LoadOptions{
+		Preprocess: m.preprocess, BatchSize: r.job.BatchSize, Workers: r.job.Workers, MaxBad: max(0, r.job.MaxBad-len(m.result.Bad)), Ahead: 2 * r.job.Workers,
+	}
+}
+
+// noteBad remembers skipped images and tells the user of each.
+func (r *run) noteBad(m *prepared, bad []dataset.BadImage) {
+	for _, b := range bad {
+		m.result.Bad = append(m.result.Bad, accuracy.Skip{ID: b.Item.ID, Path: b.Item.Path, Reason: b.Err.Error()})
+		r.Report.Warnf("skipped an unreadable image: %v", b.Err)
+	}
+}

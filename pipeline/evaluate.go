@@ -1,0 +1,122 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/onnx"
+)
+
+// Evaluate scores job.Candidates against the only model of job.Models, all as they are given. Images that calibrated one of the
+// candidates, as the manifest beside it tells, are left out of the score.
+func Evaluate(ctx context.Context, env Env, job Job) (*Result, error) {
+	if len(job.Candidates) == 0 {
+		return nil, errors.New("no candidate given")
+	}
+	job.Precisions = []string{"base"}
+	job.Method, job.UseCache, job.CalibBatches = "", "", 0
+	for _, c := range job.Candidates {
+		for _, name := range job.Precisions {
+			if name == c.Name {
+				return nil, fmt.Errorf("two models are called %q: name each candidate differently, and none base", name)
+			}
+		}
+		job.Precisions = append(job.Precisions, c.Name)
+	}
+	r, models, err := start(env, job)
+	if err != nil {
+		return nil, err
+	}
+	defer r.unlock()
+	base := models[0]
+	built, err := r.evaluated(base)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.score(ctx, models, []candidates{built}); err != nil {
+		return nil, err
+	}
+	return r.result, nil
+}
+
+// evaluated loads the candidates and makes sure that they take what the base takes.
+func (r *run) evaluated(base *prepared) (candidates, error) {
+	first, err := scored(base.name, "base", base.model)
+	if err != nil {
+		return nil, err
+	}
+	out := candidates{first}
+	for _, c := range r.job.Candidates {
+		model, err := onnx.Load(c.Path)
+		if err != nil {
+			return nil, err
+		}
+		in, err := model.ImageInput()
+		if err != nil {
+			return nil, err
+		}
+		for d := 1; d < 4; d++ {
+			if b := base.input.Shape[d]; b != in.Shape[d] && b > 0 && in.Shape[d] > 0 {
+				return nil, fmt.Errorf("%s: input %s does not fit the base's %s: compare models that take the same images", c.Path, in.Shape, base.input.Shape)
+			}
+		}
+		if model.UsesFloat16() {
+			r.Report.Warnf("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
+		}
+		next, err := scored(c.Path, c.Name, model)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, next)
+	}
+	return out, nil
+}
+
+// evaluationSplit leaves out of the score what calibrated a candidate.
+func evaluationSplit(job Job) (dataset.Split, error) {
+	used := map[string]bool{}
+	var s dataset.Split
+	for _, c := range job.Candidates {
+		m, err := previousManifest(filepath.Dir(c.Path))
+		if err != nil {
+			return s, err
+		}
+		if m == nil || !m.madeFile(c.Path) {
+			continue
+		}
+		for _, p := range m.Calibration.Paths {
+			used[p] = true
+		}
+		s.Seed, s.Stratified = m.Calibration.Seed, m.Calibration.Stratified
+	}
+	for i, item := range job.Data.Items() {
+		if used[item.Path] {
+			s.Calib = append(s.Calib, i)
+		} else {
+			s.Score = append(s.Score, i)
+		}
+	}
+	if len(s.Score) == 0 {
+		return s, fmt.Errorf("every one of the %d images given calibrated a candidate: nothing is left to score", len(s.Calib))
+	}
+	return s, nil
+}
+
+// madeFile reports whether the run of m wrote path, with the content it has now.
+func (m *Manifest) madeFile(path string) bool {
+	sum, err := fileSHA256(path)
+	if err != nil {
+		return false
+	}
+	for _, e := range m.Models {
+		for _, f := range []*ManifestFile{e.INT8, e.FP16} {
+			if f != nil && f.SHA256 == sum {
+				return true
+			}
+		}
+	}
+	return false
+}
