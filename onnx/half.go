@@ -72,6 +72,8 @@ type halver struct {
 	half    map[*pb.NodeProto]bool
 	out     []*pb.NodeProto
 	made    map[string]string // constants and casts already made: kind + tensor -> name
+	zeroed  string            // the weight that loses most values, with how many
+	most    int
 }
 
 func (m *Model) halver(what string, o FP16Options) (*halver, error) {
@@ -198,8 +200,8 @@ func (h *halver) constant(name string, as func(name string, dims []int64, values
 		}
 	}
 	h.report.Zeroed += zeroed
-	if zeroed > 0 {
-		h.warn("weight %s: %d of %d values become zero in float16", name, zeroed, len(values))
+	if zeroed > h.most {
+		h.most, h.zeroed = zeroed, fmt.Sprintf("%s, %d of %d", name, zeroed, len(values))
 	}
 	made := h.fresh(name + "_fp16")
 	h.addInitializer(as(made, h.constants[name].Dims, values))
@@ -236,6 +238,9 @@ func (h *halver) finish(m *Model, what string) (*Model, *FP16Report, error) {
 	h.g.ValueInfo = nil // types and names have changed; engines infer them again
 	h.refresh()
 	h.prune()
+	if h.report.Zeroed > 0 {
+		h.warn("%d of %d weight values become zero in float16, most of them in %s", h.report.Zeroed, h.report.Weights, h.zeroed)
+	}
 	d, err := m.derive(h.model, what)
 	return d, h.report, err
 }
