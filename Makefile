@@ -35,6 +35,9 @@ run: deps build ## Calibrate and score three models on 50,000 real images
 		--preset unit --input-size 28 --resize none \
 		--batch-size 25 --calib-batches 50 --precisions fp32,fp16,int8 \
 		--exit-zero --out $(OUT)
+	@echo
+	@echo "Next, a model of your own (see bin/quantgate run --help):"
+	@echo "  bin/quantgate run --model MODEL.onnx --images IMAGES --labels LABELS.txt --preset imagenet"
 
 .PHONY: test
 test: deps ## Vet and test everything; with CI=true under the race detector too

@@ -120,6 +120,7 @@ type Dataset struct {
 
 	closer       io.Closer
 	labelsDigest string
+	imagesDigest string
 	decoder      string
 	turbo        *turboJPEG // nil: image/jpeg decodes
 	warnings     []string
@@ -138,6 +139,7 @@ type contents struct {
 	tensors      tensorSource
 	closer       io.Closer
 	labelsDigest string
+	imagesDigest string
 	warnings     []string
 }
 
@@ -191,7 +193,7 @@ func newDataset(c *contents, limit int) *Dataset {
 	d := &Dataset{
 		format: c.format, channels: c.channels, h: c.h, w: c.w,
 		encoded: c.encoded, raster: c.raster, tensors: c.tensors,
-		closer: c.closer, labelsDigest: c.labelsDigest, warnings: c.warnings,
+		closer: c.closer, labelsDigest: c.labelsDigest, imagesDigest: c.imagesDigest, warnings: c.warnings,
 	}
 	d.at = make([]int, len(c.paths))
 	for i := range d.at {
@@ -263,6 +265,9 @@ func (d *Dataset) Decoder() string { return d.decoder }
 
 // Warnings are notes that the user should see once.
 func (d *Dataset) Warnings() []string { return d.warnings }
+
+// ImagesDigest is the SHA-256 of the images file in hex where one file holds them all and is read anyway (IDX), else "".
+func (d *Dataset) ImagesDigest() string { return d.imagesDigest }
 
 // LabelsDigest is the SHA-256 of the labels file in hex, "" where there is none.
 func (d *Dataset) LabelsDigest() string { return d.labelsDigest }

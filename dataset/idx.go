@@ -3,7 +3,9 @@ package dataset
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -144,6 +146,20 @@ func (x *idxFile) pixels(i int, dst []byte) error {
 	return nil
 }
 
+// fileDigest is the SHA-256 of a file in hex.
+func fileDigest(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
 // openIDX opens a pair of IDX files.
 func openIDX(images, labels string) (c *contents, err error) {
 	if info, err := os.Stat(images); err != nil {
@@ -171,6 +187,10 @@ func openIDX(images, labels string) (c *contents, err error) {
 	if err != nil {
 		return nil, err
 	}
+	imagesDigest, err := fileDigest(images)
+	if err != nil {
+		return nil, err
+	}
 	x, err := openIDXFile(images, 3)
 	if err != nil {
 		return nil, err
@@ -181,7 +201,7 @@ func openIDX(images, labels string) (c *contents, err error) {
 	}
 	c = &contents{
 		format: IDX, stored: true, channels: 1, h: x.dims[1], w: x.dims[2],
-		raster: x, closer: x, labelsDigest: digest,
+		raster: x, closer: x, labelsDigest: digest, imagesDigest: imagesDigest,
 	}
 	base := filepath.Base(images)
 	for i, class := range classes {

@@ -46,6 +46,7 @@ type ManifestImages struct {
 	Format       dataset.Format `json:"format"`
 	Count        int            `json:"count"`
 	ListSHA256   string         `json:"list_sha256"`
+	FileSHA256   string         `json:"file_sha256,omitempty"` // of the images file, where one holds them all (IDX)
 	LabelsSHA256 string         `json:"labels_sha256,omitempty"`
 	Decoder      string         `json:"decoder"`
 }
@@ -130,6 +131,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 	add("engine", old.Engine, m.Engine)
 	add("image decoder", old.Images.Decoder, m.Images.Decoder)
 	add("image list", short(old.Images.ListSHA256), short(m.Images.ListSHA256))
+	add("images file", short(old.Images.FileSHA256), short(m.Images.FileSHA256))
 	add("labels", short(old.Images.LabelsSHA256), short(m.Images.LabelsSHA256))
 	add("number of images", fmt.Sprint(old.Images.Count), fmt.Sprint(m.Images.Count))
 	add("method", old.Calibration.Method, m.Calibration.Method)

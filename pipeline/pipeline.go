@@ -296,7 +296,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 		Engine: env.Backend.Name() + " " + env.Backend.Version(),
 		Images: ManifestImages{
 			Path: job.Images, Format: job.Data.Format(), Count: len(job.Data.Items()),
-			ListSHA256: job.Data.ListDigest(), LabelsSHA256: job.Data.LabelsDigest(), Decoder: job.Data.Decoder(),
+			ListSHA256: job.Data.ListDigest(), FileSHA256: job.Data.ImagesDigest(), LabelsSHA256: job.Data.LabelsDigest(), Decoder: job.Data.Decoder(),
 		},
 		Calibration: ManifestCalibration{
 			Method: string(job.Method), BatchSize: job.BatchSize, Batches: job.CalibBatches,

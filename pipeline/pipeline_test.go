@@ -462,3 +462,22 @@ func TestJobErrors(t *testing.T) {
 		})
 	}
 }
+
+func FuzzReadManifest(f *testing.F) {
+	f.Add([]byte(`{"format":1,"models":[{"name":"m","cache":{"file":"m.cache","sha256":"00"}}]}`))
+	f.Add([]byte(`{"format":2}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, ManifestName), data, 0o644))
+		m, err := ReadManifest(dir)
+		if err != nil {
+			return
+		}
+		require.NotEmpty(t, m.key())
+		for i := range m.Models {
+			m.Models[i].Cache.intact(dir)
+		}
+		m.differences(&Manifest{})
+	})
+}

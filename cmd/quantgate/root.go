@@ -45,6 +45,7 @@ type app struct {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
 	a := &app{stdin: stdin, stdout: stdout, ui: ui.New(stderr), command: append([]string{"quantgate"}, args...)}
 	root := newRootCmd(a)
