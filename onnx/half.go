@@ -31,6 +31,9 @@ type NodeReport struct {
 	Node, Op string
 	// Reduced says that the node computes in the lower precision.
 	Reduced bool
+	// Follows says of a node that is not Reduced that it costs no precision either: it is an activation in the kernel of the node
+	// before it, or only moves values.
+	Follows bool
 	// Reason says, in a few words, why it does or does not.
 	Reason string
 }

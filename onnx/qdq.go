@@ -115,7 +115,9 @@ func (m *Model) quantize(amax map[string]float32, o QDQOptions, emulate bool) (*
 	}
 	for _, n := range x.g.Node {
 		if len(n.Output) > 0 && q.isFloat(n.Output[0]) && !isOp(n, "Constant") {
-			q.report.Nodes = append(q.report.Nodes, NodeReport{Node: label(n), Op: n.GetOpType(), Reduced: q.reduced[n], Reason: q.reason(n)})
+			q.report.Nodes = append(q.report.Nodes, NodeReport{
+				Node: label(n), Op: n.GetOpType(), Reduced: q.reduced[n], Follows: !q.reduced[n] && q.follows(n), Reason: q.reason(n),
+			})
 		}
 	}
 	rewrite, what := q.rewrite, "int8"
@@ -328,6 +330,14 @@ func (q *quantizer) warn(about, format string, args ...any) {
 	}
 }
 
+// follows reports whether a node computes in the kernel, or holds the scale, of the one before it.
+func (q *quantizer) follows(n *pb.NodeProto) bool {
+	if q.reasons[n] != "" || !isONNXDomain(n.GetDomain()) {
+		return false
+	}
+	return isOp(n, passes...) || isOp(n, activations...) && q.reduced[q.producer[n.Input[0]]]
+}
+
 // reason puts into words what becomes of a node.
 func (q *quantizer) reason(n *pb.NodeProto) string {
 	if r := q.reasons[n]; r != "" {
@@ -339,8 +349,8 @@ func (q *quantizer) reason(n *pb.NodeProto) string {
 	case isOp(n, passes...):
 		return "keeps the scale of its input"
 	case isOp(n, activations...):
-		if p := q.producer[n.Input[0]]; p != nil && q.reduced[p] {
-			return "activation of " + label(p)
+		if q.follows(n) {
+			return "activation of " + label(q.producer[n.Input[0]])
 		}
 		return "activation in float"
 	default:

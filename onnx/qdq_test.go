@@ -44,11 +44,11 @@ func TestInsertQDQ(t *testing.T) {
 		"Gemm flat_dequantized,fc_dequantized,fcb -> y", // the logits stay float
 	}, ops(q))
 	require.Equal(t, []NodeReport{
-		{"conv", "Conv", true, "int8 input, weights per channel"},
-		{"relu", "Relu", false, "activation of conv"},
-		{"gap", "GlobalAveragePool", false, "GlobalAveragePool stays in float"},
-		{"flat", "Flatten", false, "keeps the scale of its input"},
-		{"y", "Gemm", true, "int8 input, weights per channel"},
+		{"conv", "Conv", true, false, "int8 input, weights per channel"},
+		{"relu", "Relu", false, true, "activation of conv"},
+		{"gap", "GlobalAveragePool", false, false, "GlobalAveragePool stays in float"},
+		{"flat", "Flatten", false, true, "keeps the scale of its input"},
+		{"y", "Gemm", true, false, "int8 input, weights per channel"},
 	}, report.Nodes)
 	require.Empty(t, report.Warnings)
 

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
@@ -129,9 +128,9 @@ func (r *run) tell(m *prepared, precision string, nodes []onnx.NodeReport, warni
 	for _, w := range warnings {
 		r.Report.Warnf("%s %s: %s", m.name, precision, w)
 	}
-	left := slices.DeleteFunc(slices.Clone(nodes), func(n onnx.NodeReport) bool { return n.Reduced })
+	left := slices.DeleteFunc(slices.Clone(nodes), func(n onnx.NodeReport) bool { return n.Reduced || n.Follows })
 	for _, n := range left {
 		r.Report.Debugf("%s %s: %s %s stays float32: %s", m.name, precision, n.Op, n.Node, n.Reason)
 	}
-	r.Report.Debugf("%s", fmt.Sprintf("%s %s: %d of %d nodes in the lower precision", m.name, precision, len(nodes)-len(left), len(nodes)))
+	r.Report.Debugf("%s %s: %d of %d nodes stay in float", m.name, precision, len(left), len(nodes))
 }

@@ -147,6 +147,7 @@ type Quantization struct {
 	Precision string      `json:"precision"`
 	File      string      `json:"file,omitempty"`
 	Rewritten int         `json:"rewritten"` // nodes
+	Following int         `json:"following"` // nodes in the kernel or at the scale of the one before them
 	Float     []FloatNode `json:"float"`     // nodes left in float
 	Warnings  []string    `json:"warnings,omitempty"`
 }

@@ -208,7 +208,7 @@ func TestTextIsAligned(t *testing.T) {
 	}
 	require.Contains(t, b.String(), "verdict: fail\n")
 	require.Contains(t, b.String(), "warning: steady: tensor relu_3 is constant\n")
-	require.Contains(t, b.String(), "left 3 in float: 1 Softmax (stays float), 2 Sigmoid (not supported)")
+	require.Contains(t, b.String(), "3 stay in float: 1 Softmax (stays float), 2 Sigmoid (not supported)")
 }
 
 func TestMarkdownTablesKeepTheirColumns(t *testing.T) {

@@ -249,9 +249,12 @@ func (r *Report) notes() []string {
 			lines = append(lines, fmt.Sprintf("%s: %d thresholds by %s from %s", m.Name, c.Tensors, c.Method, from))
 		}
 		for _, q := range m.Quantization {
-			line := fmt.Sprintf("%s: %s rewrote %d nodes", m.Name, accuracy.DisplayName(q.Precision), q.Rewritten)
+			line := fmt.Sprintf("%s: %d nodes compute in %s", m.Name, q.Rewritten, accuracy.DisplayName(q.Precision))
+			if q.Following > 0 {
+				line += fmt.Sprintf(", %d follow them (activations in their kernels, and what only moves values)", q.Following)
+			}
 			if len(q.Float) > 0 {
-				line += fmt.Sprintf(", left %d in float: %s", len(q.Float), floatNodes(q.Float))
+				line += fmt.Sprintf(", %d stay in float: %s", len(q.Float), floatNodes(q.Float))
 			}
 			lines = append(lines, line)
 		}

@@ -84,7 +84,7 @@ func printCalibrations(a *app, result *pipeline.Result, asJSON bool) error {
 		}
 		if m.QDQ != nil {
 			for _, n := range m.QDQ.Nodes {
-				if !n.Reduced {
+				if !n.Reduced && !n.Follows {
 					row.Float = append(row.Float, n.Node)
 				}
 			}

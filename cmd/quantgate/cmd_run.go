@@ -211,9 +211,12 @@ func quantization(precision string, file *pipeline.ManifestFile, nodes []onnx.No
 		q.File = file.File
 	}
 	for _, n := range nodes {
-		if n.Reduced {
+		switch {
+		case n.Reduced:
 			q.Rewritten++
-		} else {
+		case n.Follows:
+			q.Following++
+		default:
 			q.Float = append(q.Float, reports.FloatNode{Node: n.Node, Op: n.Op, Reason: n.Reason})
 		}
 	}
