@@ -159,8 +159,10 @@ func TestPrimaryCandidate(t *testing.T) {
 	require.ErrorContains(t, err, "nothing to judge")
 	single := NewTally("m", []string{"fp32"})
 	require.NoError(t, single.Add(&Record{Outcomes: make([]Outcome, 1)}))
-	_, err = Judge([]*Tally{single}, DefaultPolicy())
-	require.ErrorContains(t, err, "needs a candidate")
+	alone := judge(t, DefaultPolicy(), single)
+	require.Equal(t, None, alone.Verdict)
+	require.Equal(t, None, alone.Models[0].Verdict)
+	require.Nil(t, alone.Models[0].Primary())
 }
 
 func TestBaseGotNothingRight(t *testing.T) {
