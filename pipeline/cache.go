@@ -1,0 +1,218 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/quantgate/quantgate/calib"
+	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/onnx"
+)
+
+// calibration returns the model's thresholds: read from a cache, kept from an interrupted run, or made.
+func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error) {
+	plan, err := onnx.Plan(m.model)
+	if err != nil {
+		return nil, err
+	}
+	if r.job.UseCache != "" {
+		cache, _, err := calib.ReadFile(r.job.UseCache)
+		if err != nil {
+			return nil, err
+		}
+		c, err := r.checkedCache(cache, plan, r.job.UseCache)
+		if err != nil {
+			return nil, err
+		}
+		c.FromCache = true
+		return c, nil
+	}
+	cachePath := r.job.Cache
+	if cachePath == "" {
+		cachePath = filepath.Join(r.job.Out, fmt.Sprintf("%s.%s.cache", m.name, r.job.Method))
+	}
+	histPath := filepath.Join(r.job.Out, m.name+".histograms.csv.gz")
+	if facts := m.manifest.Calibrated; facts != nil && m.manifest.Cache.intact(r.job.Out) && m.manifest.Histograms.intact(r.job.Out) {
+		cache, _, err := calib.ReadFile(cachePath)
+		if err != nil {
+			return nil, err
+		}
+		r.Report.Infof("%s: calibration kept from the interrupted run (%s)", m.name, cachePath)
+		m.result.Bad = slices.Clone(facts.Skipped)
+		r.wrote(cachePath)
+		r.wrote(histPath)
+		c, err := r.checkedCache(cache, plan, cachePath)
+		if err != nil {
+			return nil, err
+		}
+		c.Images, c.Batches, c.Warnings = facts.Images, facts.Batches, facts.Warnings
+		return c, c.readMax(histPath)
+	}
+	c, err := r.calibrate(ctx, m, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.writeCalibration(m, c, cachePath, histPath); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readMax takes max|x| from a histograms file.
+func (c *Calibration) readMax(path string) error {
+	hist, err := calib.ReadHistogramsFile(path)
+	if err != nil {
+		return err
+	}
+	c.Max = make(map[string]float32, len(hist))
+	for _, h := range hist {
+		c.Max[h.Name] = h.Max
+	}
+	return nil
+}
+
+// maxima returns max|x| by entry name, and the threshold where only that is known.
+func (c *Calibration) maxima() map[string]float32 {
+	m := c.amax()
+	maps.Copy(m, c.Max)
+	return m
+}
+
+func (r *run) writeCalibration(m *prepared, c *Calibration, cachePath, histPath string) error {
+	if err := calib.WriteFile(cachePath, c.Cache, calib.FormatOf(cachePath)); err != nil {
+		return err
+	}
+	var hist []*calib.Histogram
+	for _, t := range c.Results {
+		if t.Histogram != nil {
+			hist = append(hist, t.Histogram)
+		}
+	}
+	if err := calib.WriteHistogramsFile(histPath, hist); err != nil {
+		return err
+	}
+	var err error
+	if m.manifest.Cache, err = manifestFile(r.job.Out, cachePath); err != nil {
+		return err
+	}
+	if m.manifest.Histograms, err = manifestFile(r.job.Out, histPath); err != nil {
+		return err
+	}
+	m.manifest.Calibrated = &Calibrated{Images: c.Images, Batches: c.Batches, Skipped: m.result.Bad, Warnings: c.Warnings}
+	r.wrote(cachePath)
+	r.wrote(histPath)
+	return r.manifest.write(r.job.Out)
+}
+
+// checkedCache makes sure that a cache that was read names the model's tensors.
+func (r *run) checkedCache(cache *calib.Cache, plan *onnx.CalibrationPlan, path string) (*Calibration, error) {
+	have := map[string]bool{}
+	for _, e := range cache.Table.Entries {
+		have[e.Name] = true
+	}
+	var missing []string
+	for _, e := range plan.Entries {
+		if !have[e.Name] {
+			missing = append(missing, e.Name)
+		}
+	}
+	switch {
+	case len(missing) == len(plan.Entries):
+		return nil, fmt.Errorf("cache %s: none of its %d entries names a tensor of this model: it belongs to another one", path, len(cache.Table.Entries))
+	case len(missing) > 0:
+		r.Report.Warnf("cache %s lacks %d of the model's %d tensors (the first is %q): nodes that need them stay in float", path, len(missing), len(plan.Entries), missing[0])
+	}
+	return &Calibration{Cache: cache}, nil
+}
+
+// chooseSplit decides which images calibrate and which are scored.
+func (r *run) chooseSplit() (dataset.Split, error) {
+	if len(r.job.Candidates) > 0 {
+		return evaluationSplit(r.job)
+	}
+	if !r.job.needsCalibration() {
+		all := make([]int, len(r.job.Data.Items()))
+		for i := range all {
+			all[i] = i
+		}
+		return dataset.Split{Score: all}, nil
+	}
+	if r.job.UseCache == "" {
+		return r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
+	}
+	source, err := cacheSource(r.job.UseCache)
+	if err != nil {
+		return dataset.Split{}, err
+	}
+	if source == nil {
+		s, err := r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
+		if err == nil {
+			r.Report.Warnf("cache %s has no manifest that says which images it was calibrated on: the first %d batches of %d are withheld from the score", r.job.UseCache, r.job.CalibBatches, r.job.BatchSize)
+		}
+		return s, err
+	}
+	used := make(map[string]bool, len(source.Calibration.Paths))
+	for _, p := range source.Calibration.Paths {
+		used[p] = true
+	}
+	s := dataset.Split{Seed: source.Calibration.Seed, Stratified: source.Calibration.Stratified}
+	for i, item := range r.job.Data.Items() {
+		if used[item.Path] {
+			s.Calib = append(s.Calib, i)
+		} else {
+			s.Score = append(s.Score, i)
+		}
+	}
+	if len(s.Score) == 0 {
+		return s, fmt.Errorf("cache %s was calibrated on every one of the %d images given: nothing is left to score", r.job.UseCache, len(s.Calib))
+	}
+	return s, nil
+}
+
+// cacheSource returns the manifest beside a cache that tells how that very cache was made, or nil.
+func cacheSource(path string) (*Manifest, error) {
+	m, err := previousManifest(filepath.Dir(path))
+	if err != nil || m == nil {
+		return nil, err
+	}
+	sum, err := fileSHA256(path)
+	if err != nil {
+		return nil, fmt.Errorf("read cache: %w", err)
+	}
+	if slices.ContainsFunc(m.Models, func(e ManifestModel) bool { return e.Cache != nil && e.Cache.SHA256 == sum }) {
+		return m, nil
+	}
+	return nil, nil
+}
+
+// checkUsedCache refuses a cache that its manifest ties to another model or other preprocessing: thresholds made with
+// wrong preprocessing destroy a model without any error.
+func (r *run) checkUsedCache(models []*prepared) error {
+	sum, err := fileSHA256(r.job.UseCache)
+	if err != nil {
+		return fmt.Errorf("read cache: %w", err)
+	}
+	m := models[0]
+	m.manifest.UsedCache = sum
+	source, err := cacheSource(r.job.UseCache)
+	if err != nil || source == nil {
+		return err
+	}
+	for _, e := range source.Models {
+		if e.Cache == nil || e.Cache.SHA256 != sum {
+			continue
+		}
+		remedy := "calibrate again, or copy the cache away from its manifest to use it all the same"
+		if e.SHA256 != m.manifest.SHA256 {
+			return fmt.Errorf("cache %s was calibrated on another model (%s, sha256 %s, not %s): %s", r.job.UseCache, e.Name, short(e.SHA256), short(m.manifest.SHA256), remedy)
+		}
+		if e.Preprocess.String() != m.preprocess.String() {
+			return fmt.Errorf("cache %s was calibrated with other preprocessing (%s, not %s): %s", r.job.UseCache, e.Preprocess, m.preprocess, remedy)
+		}
+	}
+	return nil
+}
+
