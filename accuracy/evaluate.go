@@ -18,6 +18,7 @@ type Summary struct {
 type ModelSummary struct {
 	Name       string
 	N          int                // images scored, by every precision
+	SetSize    int                // not 0 where the run could stop early: the images it chose from, of which it saw N
 	Precisions []PrecisionSummary // base first
 	Verdict    Verdict            // the primary look's; with Policy.GateAll the worst of all looks
 }
@@ -28,6 +29,7 @@ type PrecisionSummary struct {
 	N          int
 	Top1, Top5 Hits
 	NaN        int        // images with a NaN logit, a miss at every k
+	ECE        float64    // expected calibration error, 15 bins of Top1Prob, over the images that have one; NaN where none has
 	Candidate  *Candidate // nil at the base
 }
 
@@ -44,8 +46,9 @@ type Candidate struct {
 	MeanKL               float64 // mean divergence of the softmax outputs, in nats, over the images where it is finite
 	InfiniteKL           int     // images where it is not, or where a logit is NaN
 	MaxLogitChange       float32
-	DeltaTop1, DeltaTop5 float64 // candidate minus base
-	Looks                []Look  // by Metrics
+	DeltaTop1, DeltaTop5 float64     // candidate minus base
+	Looks                []Look      // by Metrics
+	Classes              []ClassLoss // those with a discordant image, by PAdjusted, then by falling Loss
 }
 
 // Look is one paired comparison against the margin.
@@ -56,15 +59,15 @@ type Look struct {
 	Table                  Table2x2
 
 	Loss         float64  // base minus candidate
-	LossInterval Interval // Tango's
+	LossInterval Interval // Tango's; a confidence sequence where Stop is not nil; for TargetSet otherwise the loss itself
 	RelLoss      float64  // Loss over the base's accuracy; NaN where that is 0
-	RelInterval  Interval // score interval of the ratio; unbounded below where the base's accuracy may be 0
+	RelInterval  Interval // score interval of the ratio, or as LossInterval; unbounded below where the base's accuracy may be 0
 
 	McNemarExact float64 // reported; never decides
 	McNemarMidP  float64
 
 	// PWithin and PBeyond are the one-sided score p-values at the margin: a small PWithin shows that the loss is
-	// below it, a small PBeyond that it is above. The adjusted values are Holm's over all secondary looks of the
+	// below it, a small PBeyond that it is above. Where Stop is not nil they are a Stopper's. The adjusted values are Holm's over all secondary looks of the
 	// summary, and equal the others on a primary look.
 	PWithin, PBeyond                 float64
 	PWithinAdjusted, PBeyondAdjusted float64
@@ -72,10 +75,21 @@ type Look struct {
 	// Settled are the margins that these images would have settled: a pass from High up, a fail below Low. On a
 	// secondary look they hold at Bonferroni's level, and so under Holm's whatever the other looks show.
 	Settled Interval
-	Settle  *Settle // on an inconclusive look only
+	Settle  *Settle // on an inconclusive look of a run that could not stop early
+
+	Stop *Stop // where the run could stop early
 
 	Verdict Verdict
 	Reason  string // one sentence
+}
+
+// Stop says how far a look's images were visited, and when they sufficed for its verdict at the policy's confidence.
+type Stop struct {
+	SetSize int      // images of the whole set
+	Settled int      // images after which the verdict was reached; 0 where it was not
+	Rule    StopRule // by what; empty where it was not
+
+	stopper *Stopper // in the unit of the margin
 }
 
 // Metric is the look's measure, "top1" or "top5".
@@ -166,7 +180,7 @@ func (m *ModelSummary) Primary() *Look {
 
 // summarise computes everything but the adjusted p-values and the verdicts.
 func (t *Tally) summarise(p Policy) (ModelSummary, error) {
-	m := ModelSummary{Name: t.model, N: t.n, Verdict: None}
+	m := ModelSummary{Name: t.model, N: t.n, SetSize: t.setSize, Verdict: None}
 	if t.n == 0 {
 		return m, fmt.Errorf("model %s: no scored images: nothing to judge", t.model)
 	}
@@ -179,15 +193,20 @@ func (t *Tally) summarise(p Policy) (ModelSummary, error) {
 		score := func(metric int) Hits {
 			return Hits{Correct: s.correct[metric], Rate: float64(s.correct[metric]) / float64(t.n), Tied: s.tied[metric]}
 		}
-		ps := PrecisionSummary{Name: name, N: t.n, Top1: score(0), Top5: score(1), NaN: s.nan}
+		ps := PrecisionSummary{Name: name, N: t.n, Top1: score(0), Top5: score(1), NaN: s.nan, ECE: s.calibration.error()}
 		if i > 0 {
 			pair := t.pairs[i-1]
-			c := &Candidate{Agree: pair.agree, InfiniteKL: t.n - pair.klFinite, MaxLogitChange: pair.maxChange}
+			c := &Candidate{Agree: pair.agree, InfiniteKL: t.n - pair.klFinite, MaxLogitChange: pair.maxChange, Classes: classLosses(pair.classes)}
 			if pair.klFinite > 0 {
 				c.MeanKL = pair.klSum / float64(pair.klFinite)
 			}
 			for metric, k := range Metrics {
 				l := newLook(pair.tables[metric], p)
+				if t.setSize > 0 {
+					if err := l.replay(t, i-1, metric, p); err != nil {
+						return m, err
+					}
+				}
 				l.Model, l.Base, l.Candidate, l.K = t.model, t.precisions[0], name, k
 				l.Primary = name == primary && k == p.Primary.K
 				c.Looks = append(c.Looks, l)
@@ -228,35 +247,74 @@ func newLook(t Table2x2, p Policy) Look {
 		McNemarExact: McNemarExact(t.BaseOnly, t.CandOnly),
 		McNemarMidP:  McNemarMidP(t.BaseOnly, t.CandOnly),
 	}
-	l.LossInterval.Low, l.LossInterval.High = TangoInterval(t.N(), t.BaseOnly, t.CandOnly, p.Confidence)
-	l.RelInterval.Low, l.RelInterval.High = RatioInterval(t.Both, t.BaseOnly, t.CandOnly, p.Confidence)
-	z := marginZ(t, p.MaxLoss)
-	l.PWithin, l.PBeyond = normalCDF(z), normalCDF(-z)
+	if p.Target == TargetSet {
+		l.LossInterval, l.RelInterval = Interval{l.Loss, l.Loss}, Interval{l.RelLoss, l.RelLoss}
+		l.PWithin, l.PBeyond = 1, 0
+		if withinPoint(t, p.MaxLoss) {
+			l.PWithin, l.PBeyond = 0, 1
+		}
+	} else {
+		l.LossInterval.Low, l.LossInterval.High = TangoInterval(t.N(), t.BaseOnly, t.CandOnly, p.Confidence)
+		l.RelInterval.Low, l.RelInterval.High = RatioInterval(t.Both, t.BaseOnly, t.CandOnly, p.Confidence)
+		z := MarginZ(t, p.MaxLoss)
+		l.PWithin, l.PBeyond = normalCDF(z), normalCDF(-z)
+	}
 	l.PWithinAdjusted, l.PBeyondAdjusted = l.PWithin, l.PBeyond
 	return l
 }
 
-// marginZ is the score statistic at the margin: far below 0 where the loss is smaller, far above where it is larger.
-func marginZ(t Table2x2, m MaxLoss) float64 {
+// replay puts what holds at any time in the place of what holds at a number of images fixed beforehand.
+func (l *Look) replay(t *Tally, pair, metric int, p Policy) error {
+	other := p.MaxLoss
+	other.Relative = !other.Relative
+	decides := newStopper(t.setSize, p.Target, p.MaxLoss, p.alpha())
+	second := newStopper(t.setSize, p.Target, other, p.alpha())
+	for _, s := range []*Stopper{decides, second} {
+		if err := t.replay(s, pair, metric); err != nil {
+			return err
+		}
+	}
+	l.LossInterval, l.RelInterval = decides.Interval(), second.Interval()
+	if p.MaxLoss.Relative {
+		l.LossInterval, l.RelInterval = l.RelInterval, l.LossInterval
+	}
+	l.PWithin, l.PBeyond = decides.PValues()
+	l.PWithinAdjusted, l.PBeyondAdjusted = l.PWithin, l.PBeyond
+	l.Stop = &Stop{SetSize: t.setSize, stopper: decides}
+	l.Stop.Settled, l.Stop.Rule = decides.Settled()
+	return nil
+}
+
+// MarginZ is the score statistic at a margin, of any sign: far below 0 where the loss is smaller, far above where it is
+// larger. Its normal distribution function gives Look's PWithin, and the losses at which it stays within the normal quantiles
+// are the interval's.
+func MarginZ(t Table2x2, m MaxLoss) float64 {
 	if m.Relative {
 		return ratioZ(t.Both, t.BaseOnly, t.CandOnly, m.Value)
 	}
 	return lossZ(t.N(), t.BaseOnly, t.CandOnly, m.Value)
 }
 
-// adjust applies Holm's step-down method to both p-values of every look together: of K values the i-th smallest is
-// multiplied by K-i+1, and made no smaller than the one before it.
-//
-// Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+// adjust applies Holm's method to both p-values of every look together.
 func adjust(looks []*Look) {
-	type side struct {
-		p   float64
-		adj *float64
-	}
 	var sides []side
 	for _, l := range looks {
 		sides = append(sides, side{l.PWithin, &l.PWithinAdjusted}, side{l.PBeyond, &l.PBeyondAdjusted})
 	}
+	holm(sides)
+}
+
+// side is a p-value and where its adjusted value goes.
+type side struct {
+	p   float64
+	adj *float64
+}
+
+// holm adjusts by Holm's step-down method: of K values the i-th smallest is multiplied by K-i+1, and made no smaller than
+// the one before it.
+//
+// Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+func holm(sides []side) {
 	sort.SliceStable(sides, func(i, j int) bool { return sides[i].p < sides[j].p })
 	var last float64
 	for i, s := range sides {
@@ -272,9 +330,14 @@ func (l *Look) decide(p Policy, secondaries int) {
 		level /= float64(2 * secondaries)
 	}
 	t := l.Table
-	if p.MaxLoss.Relative {
+	switch {
+	case l.Stop != nil:
+		l.Settled = l.Stop.stopper.interval(level)
+	case p.Target == TargetSet:
+		_, l.Settled = l.MarginLoss(p.MaxLoss)
+	case p.MaxLoss.Relative:
 		l.Settled.Low, l.Settled.High = RatioInterval(t.Both, t.BaseOnly, t.CandOnly, 1-2*level)
-	} else {
+	default:
 		l.Settled.Low, l.Settled.High = TangoInterval(t.N(), t.BaseOnly, t.CandOnly, 1-2*level)
 	}
 	switch {
@@ -283,13 +346,17 @@ func (l *Look) decide(p Policy, secondaries int) {
 		if withinPoint(t, p.MaxLoss) {
 			l.Verdict = Pass
 		}
+	case l.Stop != nil && l.Primary:
+		l.Verdict = l.Stop.stopper.Verdict()
 	case l.PWithinAdjusted <= p.alpha():
 		l.Verdict = Pass
 	case l.PBeyondAdjusted <= p.alpha():
 		l.Verdict = Fail
 	default:
 		l.Verdict = Inconclusive
-		l.Settle = settle(*l, p.MaxLoss, level)
+		if l.Stop == nil {
+			l.Settle = settle(*l, p.MaxLoss, level)
+		}
 	}
 	l.Reason = l.explain(p)
 }

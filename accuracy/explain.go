@@ -52,10 +52,20 @@ func (l *Look) explain(p Policy) string {
 	if p.Rule == RulePoint {
 		s.WriteString(" by the observed loss alone")
 	}
-	fmt.Fprintf(&s, ": its %s is %s %s (%s %% interval %s to %s)%s on %s with %s (%s right only at %s, %s only at %s)",
-		kind, percent(loss), unit, trimFloat(p.Confidence*100), percent(ends.Low), percent(ends.High), relation,
-		count(l.Table.N(), "image"), count(l.Table.Discordant(), "discordant pair"),
-		group(l.Table.BaseOnly), base, group(l.Table.CandOnly), cand)
+	whole := p.Target == TargetSet && (l.Stop == nil || l.Stop.SetSize == l.Table.N())
+	fmt.Fprintf(&s, ": its %s is %s %s", kind, percent(loss), unit)
+	images := count(l.Table.N(), "image")
+	switch {
+	case whole:
+		images = "all " + images + " of the set"
+	case l.Stop != nil:
+		fmt.Fprintf(&s, " (%s %% confidence sequence %s to %s)", trimFloat(p.Confidence*100), percent(ends.Low), percent(ends.High))
+		images = group(l.Table.N()) + " of " + count(l.Stop.SetSize, "image") + ", visited in random order,"
+	default:
+		fmt.Fprintf(&s, " (%s %% interval %s to %s)", trimFloat(p.Confidence*100), percent(ends.Low), percent(ends.High))
+	}
+	fmt.Fprintf(&s, "%s on %s with %s (%s right only at %s, %s only at %s)", relation, images,
+		count(l.Table.Discordant(), "discordant pair"), group(l.Table.BaseOnly), base, group(l.Table.CandOnly), cand)
 	if p.Rule == RulePoint {
 		return s.String() + "."
 	}
@@ -75,6 +85,12 @@ func (l *Look) explain(p Policy) string {
 				about(st.AtLow), percent(ends.Low), unit, about(st.AtHigh), percent(ends.High))
 		}
 	}
+	if l.Stop != nil {
+		s.WriteString(l.Stop.explain(l.Table.N()))
+	}
+	if whole {
+		return s.String() + "; this is certain for the set, and says nothing about other images."
+	}
 	// Rounded outwards, so that the sentence stays true.
 	scale := math.Pow10(digits)
 	up := strconv.FormatFloat(max(0, math.Ceil(l.Settled.High*100*scale)/scale), 'f', digits, 64)
@@ -84,6 +100,19 @@ func (l *Look) explain(p Policy) string {
 		fmt.Fprintf(&s, " and failed one below %s", strconv.FormatFloat(down, 'f', digits, 64))
 	}
 	return s.String() + "."
+}
+
+// explain says by which argument n images sufficed.
+func (s *Stop) explain(n int) string {
+	switch {
+	case s.Rule == StopBetting:
+		return fmt.Sprintf("; the first %s were enough, by betting", group(s.Settled))
+	case s.Rule == StopCertain && s.Settled < s.SetSize:
+		return fmt.Sprintf("; after the first %s the others could not change it", group(s.Settled))
+	case n == s.SetSize && s.Rule == "":
+		return "; the whole set did not settle it"
+	}
+	return ""
 }
 
 // count writes "1 image", "48,750 images".

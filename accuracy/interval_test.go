@@ -59,8 +59,8 @@ func TestIntervalsAgainstReference(t *testing.T) {
 		lo, hi = RatioInterval(r.table.Both, b, c, r.conf)
 		closeTo(t, r.relLow, lo, 1e-9, 1e-15, r, "relative low")
 		closeTo(t, r.relHigh, hi, 1e-9, 1e-15, r, "relative high")
-		closeTo(t, r.zLoss, marginZ(r.table, MaxLoss{Value: 0.005}), 1e-10, 1e-12, r, "z of the loss")
-		closeTo(t, r.zRel, marginZ(r.table, MaxLoss{Value: 0.005, Relative: true}), 1e-10, 1e-12, r, "z of the relative loss")
+		closeTo(t, r.zLoss, MarginZ(r.table, MaxLoss{Value: 0.005}), 1e-10, 1e-12, r, "z of the loss")
+		closeTo(t, r.zRel, MarginZ(r.table, MaxLoss{Value: 0.005, Relative: true}), 1e-10, 1e-12, r, "z of the relative loss")
 	}
 }
 

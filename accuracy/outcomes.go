@@ -17,7 +17,7 @@ import (
 // The version of the outcomes file. A reader refuses another major version, and skips columns that a newer minor adds.
 const (
 	OutcomesMajor = 1
-	OutcomesMinor = 0
+	OutcomesMinor = 1
 )
 
 const outcomesMagic = "# quantgate outcomes "
@@ -32,6 +32,7 @@ var (
 
 var (
 	imageColumns = []string{"id", "path", "label", "model"}
+	visitColumns = []string{"visit", "set_size"} // version 1.1, of a run that could stop early
 	scoreColumns = []string{"_top1", "_top1_prob", "_rank", "_label_prob", "_margin", "_ties_before", "_ties_after"}
 	shiftColumns = []string{"_kl", "_max_logit_change"}
 )
@@ -40,6 +41,9 @@ var (
 type Outcomes struct {
 	Precisions []string // base first; the same for every model
 	Models     []ModelOutcomes
+	// SetSize is not 0 where the run visited the images in a random order and could stop early: the number of images that it
+	// chose from. Every record then has its Visit.
+	SetSize int
 }
 
 // ModelOutcomes holds one model's records in the order of their ids.
@@ -53,6 +57,7 @@ func (o *Outcomes) Tally() ([]*Tally, error) {
 	var tallies []*Tally
 	for _, m := range o.Models {
 		t := NewTally(m.Name, o.Precisions)
+		t.setSize = o.SetSize
 		for i := range m.Records {
 			if err := t.Add(&m.Records[i]); err != nil {
 				return nil, err
@@ -65,7 +70,7 @@ func (o *Outcomes) Tally() ([]*Tally, error) {
 
 // WriteOutcomes writes an outcomes file. Equal outcomes give equal bytes.
 func WriteOutcomes(w io.Writer, o *Outcomes) error {
-	ow, err := NewOutcomesWriter(w, o.Precisions)
+	ow, err := NewOutcomesWriter(w, o.Precisions, o.SetSize)
 	if err != nil {
 		return err
 	}
@@ -96,6 +101,7 @@ func ReadOutcomes(r io.Reader, name string) (*Outcomes, error) {
 		rec := Record{Outcomes: outcomes[:0:np], Shifts: shifts[: 0 : np-1]}
 		model, err := or.Next(&rec)
 		if errors.Is(err, io.EOF) {
+			o.SetSize = or.SetSize()
 			return o, nil
 		}
 		if err != nil {
@@ -133,6 +139,7 @@ func TallyOutcomesFile(path string) ([]*Tally, error) {
 		}
 		if k := len(tallies); k == 0 || tallies[k-1].model != model {
 			tallies = append(tallies, NewTally(model, r.Precisions()))
+			tallies[k].setSize = r.SetSize()
 		}
 		if err := tallies[len(tallies)-1].Add(&rec); err != nil {
 			return nil, err
@@ -167,12 +174,13 @@ func (o *order) next(model string, id int) error {
 type OutcomesWriter struct {
 	gz         *gzip.Writer
 	precisions int
+	setSize    int
 	order      order
 	line       []byte
 }
 
-// NewOutcomesWriter starts a file; precisions names the base first. Close ends it.
-func NewOutcomesWriter(w io.Writer, precisions []string) (*OutcomesWriter, error) {
+// NewOutcomesWriter starts a file; precisions names the base first, and setSize is Outcomes.SetSize. Close ends it.
+func NewOutcomesWriter(w io.Writer, precisions []string, setSize int) (*OutcomesWriter, error) {
 	if err := checkPrecisions(precisions); err != nil {
 		return nil, err
 	}
@@ -180,11 +188,11 @@ func NewOutcomesWriter(w io.Writer, precisions []string) (*OutcomesWriter, error
 	if err != nil {
 		return nil, err
 	}
-	line := fmt.Appendf(nil, "%s%d.%d\n%s\n", outcomesMagic, OutcomesMajor, OutcomesMinor, strings.Join(columns(precisions), ","))
+	line := fmt.Appendf(nil, "%s%d.%d\n%s\n", outcomesMagic, OutcomesMajor, OutcomesMinor, strings.Join(columns(precisions, setSize > 0), ","))
 	if _, err := gz.Write(line); err != nil {
 		return nil, fmt.Errorf("write outcomes: %w", err)
 	}
-	return &OutcomesWriter{gz: gz, precisions: len(precisions), line: line}, nil
+	return &OutcomesWriter{gz: gz, precisions: len(precisions), setSize: setSize, line: line}, nil
 }
 
 // checkPrecisions reports what would make the columns ambiguous.
@@ -200,7 +208,7 @@ func checkPrecisions(precisions []string) error {
 			return fmt.Errorf("precision %s: given twice", p)
 		}
 	}
-	cols := columns(precisions)
+	cols := columns(precisions, true)
 	slices.Sort(cols)
 	for i := range cols[1:] {
 		if cols[i] == cols[i+1] {
@@ -211,8 +219,11 @@ func checkPrecisions(precisions []string) error {
 }
 
 // columns names the columns of a file, in order.
-func columns(precisions []string) []string {
+func columns(precisions []string, visits bool) []string {
 	cols := slices.Clone(imageColumns)
+	if visits {
+		cols = append(cols, visitColumns...)
+	}
 	for i, p := range precisions {
 		for _, c := range scoreColumns {
 			cols = append(cols, p+c)
@@ -239,6 +250,10 @@ func (w *OutcomesWriter) Write(model string, r *Record) error {
 	b = appendText(append(b, ','), r.Path)
 	b = strconv.AppendInt(append(b, ','), int64(r.Label), 10)
 	b = appendText(append(b, ','), model)
+	if w.setSize > 0 {
+		b = strconv.AppendInt(append(b, ','), int64(r.Visit), 10)
+		b = strconv.AppendInt(append(b, ','), int64(w.setSize), 10)
+	}
 	for i, o := range r.Outcomes {
 		if o.NaN {
 			b = append(b, ",,,,,,,"...)
@@ -305,6 +320,8 @@ type OutcomesReader struct {
 	precisions []string
 	index      []int // position in the file of every column that columns(precisions) names
 	names      []string
+	setSize    int
+	visits     bool
 	order      order
 	line       int // of the last row
 }
@@ -400,7 +417,8 @@ func (r *OutcomesReader) readColumns() error {
 	if len(r.precisions) == 0 {
 		return r.fail(2, errors.New("no column such as fp32_top1: it holds no precision"))
 	}
-	r.names = columns(r.precisions)
+	_, r.visits = at[visitColumns[0]]
+	r.names = columns(r.precisions, r.visits)
 	for _, c := range r.names {
 		i, ok := at[c]
 		if !ok {
@@ -413,6 +431,9 @@ func (r *OutcomesReader) readColumns() error {
 
 // Precisions names the file's precisions, base first.
 func (r *OutcomesReader) Precisions() []string { return r.precisions }
+
+// SetSize is Outcomes.SetSize, known once a row was read.
+func (r *OutcomesReader) SetSize() int { return r.setSize }
 
 // Next reads one row into rec, whose slices it reuses, and returns the row's model. The error is io.EOF after the last row;
 // any other names the file and the line.
@@ -441,6 +462,17 @@ func (r *OutcomesReader) Next(rec *Record) (model string, err error) {
 	}
 	if p.err == nil && model == "" {
 		p.err = errors.New("column model: empty")
+	}
+	rec.Visit = 0
+	if r.visits {
+		rec.Visit = p.integer(0)
+		size := p.integer(1)
+		if r.setSize == 0 {
+			r.setSize = size
+		}
+		if size != r.setSize || rec.Visit >= size {
+			p.failf("visit %d of %d images, in a set of %d", rec.Visit, size, r.setSize)
+		}
 	}
 	rec.Outcomes, rec.Shifts = rec.Outcomes[:0], rec.Shifts[:0]
 	for i := range r.precisions {
@@ -501,19 +533,21 @@ func (p *rowParser) float(bits int, optional bool) float64 {
 	return v
 }
 
-func (p *rowParser) probability() float32 {
-	v := p.float(32, false)
+func (p *rowParser) probability(unknown bool) float32 {
+	v := p.float(32, unknown)
 	if v > 1 {
 		p.failf("%v is not a probability", v)
 	}
 	return float32(v)
 }
 
-// outcome reads one precision's columns. All are empty for an image with a NaN logit.
+// outcome reads one precision's columns. All are empty for an image with a NaN logit; the probabilities and the margin are, all
+// three, where the model told classes only.
 func (p *rowParser) outcome(label int) Outcome {
+	field := func(i int) string { return p.fields[p.index[p.at+i]] }
 	empty := 0
 	for i := range scoreColumns {
-		if p.fields[p.index[p.at+i]] == "" {
+		if field(i) == "" {
 			empty++
 		}
 	}
@@ -521,13 +555,14 @@ func (p *rowParser) outcome(label int) Outcome {
 		p.at += empty
 		return Outcome{Top1: -1, NaN: true}
 	}
-	o := Outcome{Top1: p.integer(0), Top1Prob: p.probability()}
+	unknown := field(1) == "" && field(3) == "" && field(4) == ""
+	o := Outcome{Top1: p.integer(0), Top1Prob: p.probability(unknown)}
 	o.Rank = p.integer(1)
 	if (o.Rank == 1) != (o.Top1 == label) {
 		p.failf("rank %d, but the best class is %d and the label %d", o.Rank, o.Top1, label)
 	}
-	o.LabelProb = p.probability()
-	o.Margin = float32(p.float(32, false))
+	o.LabelProb = p.probability(unknown)
+	o.Margin = float32(p.float(32, unknown))
 	o.TiesBefore = p.integer(0)
 	if o.TiesBefore >= o.Rank {
 		p.failf("%d, but the rank is %d", o.TiesBefore, o.Rank)

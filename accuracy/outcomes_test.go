@@ -124,7 +124,7 @@ func TestOutcomesVersions(t *testing.T) {
 	want, err := read(text)
 	require.NoError(t, err)
 
-	newer := strings.Replace(text, " 1.0\n", " 1.7\n", 1)
+	newer := strings.Replace(text, " 1.1\n", " 1.7\n", 1)
 	lines := strings.SplitAfter(newer, "\n")
 	for i, l := range lines[1:] {
 		if l != "" {
@@ -135,7 +135,7 @@ func TestOutcomesVersions(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, unzip(t, encode(t, want)), unzip(t, encode(t, got)))
 
-	_, err = read(strings.Replace(text, " 1.0\n", " 2.0\n", 1))
+	_, err = read(strings.Replace(text, " 1.1\n", " 2.0\n", 1))
 	require.ErrorIs(t, err, ErrVersion)
 	require.EqualError(t, err, "o.csv:1: unknown format version 2.0: this program reads 1.x: use the release that wrote the file")
 }
@@ -194,10 +194,10 @@ func TestOutcomesCutOff(t *testing.T) {
 
 func TestOutcomesWriterErrors(t *testing.T) {
 	for _, p := range [][]string{nil, {""}, {"a,b"}, {"a b"}, {"a", "a"}} {
-		_, err := NewOutcomesWriter(io.Discard, p)
+		_, err := NewOutcomesWriter(io.Discard, p, 0)
 		require.Error(t, err, p)
 	}
-	w, err := NewOutcomesWriter(io.Discard, []string{"fp32"})
+	w, err := NewOutcomesWriter(io.Discard, []string{"fp32"}, 0)
 	require.NoError(t, err)
 	ok := &Record{ID: 4, Outcomes: make([]Outcome, 1)}
 	require.NoError(t, w.Write("m", ok))

@@ -119,6 +119,18 @@ func (p Primary) String() string {
 
 func metricName(k int) string { return "top" + strconv.Itoa(k) }
 
+// Target says what a verdict speaks about.
+type Target string
+
+// The targets.
+const (
+	// TargetPopulation: the images scored are a sample, and the verdict is about the images that they stand for.
+	TargetPopulation Target = "population"
+	// TargetSet: the verdict is about the set of images itself that is scored, without those that calibrated. Once all of them
+	// are seen it is certain, and says nothing about other images.
+	TargetSet Target = "set"
+)
+
 // Policy is what a verdict is decided by.
 type Policy struct {
 	MaxLoss    MaxLoss
@@ -126,11 +138,12 @@ type Policy struct {
 	Primary    Primary
 	Rule       Rule
 	GateAll    bool // secondary looks decide too, not only warn
+	Target     Target
 }
 
 // DefaultPolicy passes a loss of at most 0.5 points in INT8 top-1 at 95 % confidence.
 func DefaultPolicy() Policy {
-	return Policy{MaxLoss: MaxLoss{Value: 0.005}, Confidence: 0.95, Primary: Primary{K: 1}, Rule: RuleInterval}
+	return Policy{MaxLoss: MaxLoss{Value: 0.005}, Confidence: 0.95, Primary: Primary{K: 1}, Rule: RuleInterval, Target: TargetPopulation}
 }
 
 // Validate reports the first field that no verdict can be decided by.
@@ -146,6 +159,9 @@ func (p Policy) Validate() error {
 	}
 	if p.Rule != RuleInterval && p.Rule != RulePoint {
 		return fmt.Errorf("rule %q: want %s or %s", p.Rule, RuleInterval, RulePoint)
+	}
+	if p.Target != TargetPopulation && p.Target != TargetSet {
+		return fmt.Errorf("target %q: want %s or %s", p.Target, TargetPopulation, TargetSet)
 	}
 	return nil
 }

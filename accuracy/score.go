@@ -18,6 +18,8 @@ var (
 
 // Outcome is what one model in one precision said about one image.
 //
+// Where a model told its classes and no logits, the probabilities and the margin are unknown: NaN.
+//
 // A NaN logit makes the image a miss at every k: NaN is true, Top1 is -1, Rank is 0 and the other fields are zero.
 type Outcome struct {
 	Top1      int     // class of the largest logit, the lowest such class; the class offset is already subtracted

@@ -10,6 +10,7 @@ type Record struct {
 	ID       int    // position in the data set's order
 	Path     string // file name, or path inside the source
 	Label    int
+	Visit    int       // position in the visiting order, from 0, where Outcomes.SetSize is not 0
 	Outcomes []Outcome // by precision, base first
 	Shifts   []Shift   // by candidate: one fewer than Outcomes
 }
@@ -57,6 +58,7 @@ type Tally struct {
 	model      string
 	precisions []string // base first
 	n          int
+	setSize    int          // Outcomes.SetSize
 	scores     []scoreCount // by precision
 	pairs      []pairCount  // by candidate
 }
@@ -64,6 +66,7 @@ type Tally struct {
 type scoreCount struct {
 	correct, tied [len(Metrics)]int
 	nan           int
+	calibration   calibration
 }
 
 type pairCount struct {
@@ -72,16 +75,25 @@ type pairCount struct {
 	klSum     float64
 	klFinite  int
 	maxChange float32
+	classes   map[int]classCount // by label, at top-1
+	visits    map[int]visit      // by position in the visiting order, where there is one
 }
+
+// visit is an image's place in the paired table of every metric.
+type visit [len(Metrics)]cell
 
 // NewTally starts the count of one model; precisions names the base first.
 func NewTally(model string, precisions []string) *Tally {
-	return &Tally{
+	t := &Tally{
 		model:      model,
 		precisions: precisions,
 		scores:     make([]scoreCount, len(precisions)),
 		pairs:      make([]pairCount, max(0, len(precisions)-1)),
 	}
+	for i := range t.pairs {
+		t.pairs[i].classes, t.pairs[i].visits = map[int]classCount{}, map[int]visit{}
+	}
+	return t
 }
 
 // Add counts one image. It fails on a record with another number of precisions.
@@ -104,13 +116,22 @@ func (t *Tally) Add(r *Record) error {
 		if o.NaN {
 			s.nan++
 		}
+		s.calibration.add(o)
 	}
 	base := r.Outcomes[0]
 	for i, s := range r.Shifts {
 		o, p := r.Outcomes[i+1], &t.pairs[i]
+		var v visit
 		for m, k := range Metrics {
-			p.tables[m].add(base.Hit(k), o.Hit(k))
+			v[m] = cell{base.Hit(k), o.Hit(k)}
+			p.tables[m].add(v[m].base, v[m].cand)
 		}
+		if t.setSize > 0 {
+			p.visits[r.Visit] = v
+		}
+		class := p.classes[r.Label]
+		class.add(base.Hit(1), o.Hit(1))
+		p.classes[r.Label] = class
 		if !base.NaN && !o.NaN && o.Top1 == base.Top1 {
 			p.agree++
 		}
@@ -121,6 +142,21 @@ func (t *Tally) Add(r *Record) error {
 		if s.MaxLogitChange > p.maxChange { // NaN compares false
 			p.maxChange = s.MaxLogitChange
 		}
+	}
+	return nil
+}
+
+// replay adds a pair's images, in the order they were visited, to a stopper for a metric.
+func (t *Tally) replay(s *Stopper, pair, metric int) error {
+	if t.n > t.setSize {
+		return fmt.Errorf("model %s: %d images of a set of %d", t.model, t.n, t.setSize)
+	}
+	for i := range t.n {
+		v, ok := t.pairs[pair].visits[i]
+		if !ok {
+			return fmt.Errorf("model %s: of %d images none was visited as number %d: the visits must run from 0 without gaps", t.model, t.n, i)
+		}
+		s.Add(v[metric].base, v[metric].cand)
 	}
 	return nil
 }

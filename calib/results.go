@@ -77,7 +77,7 @@ func (c *Collector) choose(r *Result, exact bool) {
 			}
 		}
 	}
-	r.Clipped = h.shareAbove(r.Amax)
+	r.Clipped = h.ShareAbove(r.Amax)
 }
 
 func (t *counter) histogram(name string) *Histogram {

@@ -214,8 +214,8 @@ func (h *Histogram) oneValued() bool {
 	return filled == 1
 }
 
-// shareAbove is the share of the values in bins that lie wholly above amax.
-func (h *Histogram) shareAbove(amax float32) float64 {
+// ShareAbove is the share of the values in bins that lie wholly above amax.
+func (h *Histogram) ShareAbove(amax float32) float64 {
 	total := h.Total()
 	if total == 0 {
 		return 0

@@ -215,4 +215,3 @@ func (r *run) checkUsedCache(models []*prepared) error {
 	}
 	return nil
 }
-

@@ -36,6 +36,7 @@ type Manifest struct {
 	Engine      string              `json:"engine"`
 	Images      ManifestImages      `json:"images"`
 	Calibration ManifestCalibration `json:"calibration"`
+	StopEarly   *ManifestStop       `json:"stop_early,omitempty"`
 	Models      []ManifestModel     `json:"models"`
 	Outcomes    *ManifestFile       `json:"outcomes,omitempty"`
 }
@@ -137,6 +138,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 	add("method", old.Calibration.Method, m.Calibration.Method)
 	add("batch size", fmt.Sprint(old.Calibration.BatchSize), fmt.Sprint(m.Calibration.BatchSize))
 	add("calibration batches", fmt.Sprint(old.Calibration.Batches), fmt.Sprint(m.Calibration.Batches))
+	add("early stopping", old.StopEarly.String(), m.StopEarly.String())
 	add("number of models", fmt.Sprint(len(old.Models)), fmt.Sprint(len(m.Models)))
 	for i := range min(len(old.Models), len(m.Models)) {
 		was, is := old.Models[i], m.Models[i]

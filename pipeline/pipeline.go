@@ -91,6 +91,7 @@ type Job struct {
 	Workers int // 0: one a core
 	MaxBad  int // unreadable images to skip before giving up
 	Resume  bool
+	Stop    *StopEarly // nil: every image is scored
 }
 
 // Candidate is a finished model to compare with a base.
@@ -189,6 +190,7 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 	if r.split, err = r.chooseSplit(); err != nil {
 		return nil, nil, err
 	}
+	job.Stop.shuffle(r.split.Score)
 	r.manifest = newManifest(env, job, r.split)
 	var models []*prepared
 	for _, spec := range job.Models {
@@ -238,6 +240,9 @@ func (job *Job) check() error {
 			return fmt.Errorf("models %s and %s have the same stem %q, so their files would overwrite each other: rename one", first, m.Path, m.Name())
 		}
 		stems[m.Name()] = m.Path
+	}
+	if err := job.Stop.check(job); err != nil {
+		return err
 	}
 	if len(job.Models) > 1 && (job.Cache != "" || job.UseCache != "") {
 		return errors.New("a calibration cache belongs to one model: give one model with --cache or --use-cache")
@@ -303,6 +308,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 			Seed: split.Seed, Stratified: split.Stratified, IDs: split.Calib,
 		},
 	}
+	m.StopEarly = job.Stop.manifest()
 	items := job.Data.Items()
 	for _, i := range split.Calib {
 		m.Calibration.Paths = append(m.Calibration.Paths, items[i].Path)

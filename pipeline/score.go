@@ -45,6 +45,9 @@ func (r *run) score(ctx context.Context, models []*prepared, built []candidates)
 	}
 
 	all := &accuracy.Outcomes{Precisions: r.job.Precisions}
+	if r.job.Stop != nil {
+		all.SetSize = len(r.split.Score)
+	}
 	for i, m := range models {
 		records, err := r.scoreModel(ctx, m, built[i], journal, done)
 		if err != nil {
@@ -106,21 +109,30 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	defer loader.Close()
 
 	records := p.records
-	var mu sync.Mutex // guards the loader, the list of bad images, the records and the journal
+	var mu sync.Mutex // guards the loader, the list of bad images, the visits, the records and the journal
+	visits, err := r.visits(m, records, func(b accuracy.Batch) error {
+		records = append(records, b.Records...)
+		return journal.Append(b)
+	})
+	if err != nil {
+		return nil, err
+	}
 	next := func() (*dataset.Batch, error) {
 		mu.Lock()
 		defer mu.Unlock()
+		if visits.settled() {
+			return nil, io.EOF
+		}
 		batch, err := loader.Next(ctx)
 		if err == nil {
 			r.noteBad(m, batch.Bad)
 		}
 		return batch, err
 	}
-	keep := func(b accuracy.Batch) error {
+	keep := func(b accuracy.Batch) (int, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		records = append(records, b.Records...)
-		return journal.Append(b)
+		return visits.add(b)
 	}
 	for range r.job.Workers {
 		g.Go(func() error {
@@ -140,9 +152,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 				for _, b := range batch.Bad {
 					finished.Skipped = append(finished.Skipped, accuracy.Skip{ID: b.Item.ID, Path: b.Item.Path, Reason: b.Err.Error()})
 				}
-				n := len(batch.Items) + len(batch.Bad)
 				batch.Release()
-				if err := keep(finished); err != nil {
+				n, err := keep(finished)
+				if err != nil {
 					return err
 				}
 				progress.Add(n)
@@ -155,8 +167,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if len(records) == 0 {
 		return nil, errors.New("score: no readable image: check them with quantgate dataset verify")
 	}
+	r.reportStop(m, visits)
 	slices.SortFunc(records, func(a, b accuracy.Record) int { return a.ID - b.ID })
-	m.timed("score", total-p.images, began)
+	m.timed("score", len(records)-len(p.records), began)
 	return records, nil
 }
 

@@ -1,5 +1,6 @@
-// Package reports writes finished results: text, Markdown, CSV, JSON and JUnit XML. It decides nothing. Rates and losses
-// are fractions 0..1 in the structs and in JSON and CSV, and percent or points only where they are printed for people.
+// Package reports writes finished results: text, Markdown, CSV, LaTeX, JSON, JUnit XML and a self-contained HTML page. It
+// decides nothing. Rates and losses are fractions 0..1 in the structs and in JSON and CSV, and percent or points only where
+// they are printed for people.
 package reports
 
 import (
@@ -27,7 +28,14 @@ type Report struct {
 	Warnings      []string         `json:"warnings"`
 	Dataset       *Dataset         `json:"dataset,omitempty"`
 	Manifest      *File            `json:"manifest,omitempty"`
+
+	// The HTML page alone shows these.
+	Facts      []Fact   `json:"-"` // what the manifest says, for reading
+	ClassNames []string `json:"-"` // by class; classes beyond its end are printed as numbers
 }
+
+// Fact is one line about how the figures were made.
+type Fact struct{ Name, Value string }
 
 // Policy is what the verdict was decided by.
 type Policy struct {
@@ -38,19 +46,25 @@ type Policy struct {
 	Primary         string  `json:"primary"`
 	Rule            string  `json:"rule"`
 	GateAll         bool    `json:"gate_all"`
+	Target          string  `json:"target"` // what the verdict is about: population or set
 }
 
 // Model is one network's part of the report.
 type Model struct {
 	Name         string           `json:"name"`
-	Base         string           `json:"base"` // name of the base precision
-	N            int              `json:"n"`    // images scored
+	Base         string           `json:"base"`               // name of the base precision
+	N            int              `json:"n"`                  // images scored
+	SetSize      int              `json:"set_size,omitempty"` // where the run could stop early: the images it chose from
 	Verdict      accuracy.Verdict `json:"verdict"`
 	Sentence     string           `json:"sentence"` // the primary look's verdict in one sentence
 	Precisions   Precisions       `json:"precisions"`
 	Calibration  *Calibration     `json:"calibration,omitempty"`
 	Quantization []Quantization   `json:"quantization,omitempty"`
 	Files        []File           `json:"files,omitempty"`
+
+	// The HTML page alone shows these.
+	Tensors []Tensor `json:"-"`
+	Flips   *Flips   `json:"-"`
 }
 
 // Precisions are a model's precisions, base first. In JSON they are an object by name, in the same order.
@@ -67,6 +81,8 @@ type Precision struct {
 	TiedTop1    int     `json:"tied_top1"` // images whose hit hangs on how a tie is broken
 	TiedTop5    int     `json:"tied_top5"`
 	NaN         int     `json:"nan"` // images with a NaN logit
+	// ECE is the expected calibration error of the top-1 probabilities, nil where no image has one.
+	ECE *float64 `json:"ece,omitempty"`
 
 	DeltaTop1      *float64 `json:"delta_top1,omitempty"` // candidate minus base
 	DeltaTop5      *float64 `json:"delta_top5,omitempty"`
@@ -75,6 +91,20 @@ type Precision struct {
 	InfiniteKL     *int     `json:"infinite_kl,omitempty"`
 	MaxLogitChange *float64 `json:"max_logit_change,omitempty"` // absent where it is infinite
 	Looks          []Look   `json:"looks,omitempty"`
+
+	ClassesLost int     `json:"classes_lost,omitempty"` // classes with an adjusted p-value of at most 1 - confidence
+	Classes     []Class `json:"classes,omitempty"`      // those, and the next ones up to a short list, by adjusted p-value
+}
+
+// Class is what one class's images lost at top-1.
+type Class struct {
+	Class     int     `json:"class"`
+	N         int     `json:"n"` // images of the class
+	BaseOnly  int     `json:"base_only"`
+	CandOnly  int     `json:"cand_only"`
+	Loss      float64 `json:"loss"`
+	P         float64 `json:"p"`          // one-sided exact McNemar, of a loss
+	PAdjusted float64 `json:"p_adjusted"` // Holm's over the candidate's classes
 }
 
 // Look is one paired comparison with the base.
@@ -98,6 +128,7 @@ type Look struct {
 	PassesMarginFrom *float64         `json:"passes_margin_from"` // these images would have passed this margin and larger ones
 	FailsMarginBelow *float64         `json:"fails_margin_below"` // and failed smaller ones than this; null where none
 	Settle           *Settle          `json:"settle,omitempty"`
+	Stop             *Stop            `json:"stop,omitempty"` // where the run could stop early
 	Verdict          accuracy.Verdict `json:"verdict"`
 	Sentence         string           `json:"sentence"`
 }
@@ -114,6 +145,12 @@ type Settle struct {
 	AtLow     *int `json:"at_low"`  // if the loss were the interval's low end
 	AtHigh    *int `json:"at_high"` // if it were the high end
 	Practical bool `json:"practical"`
+}
+
+// Stop says when a look's verdict was reached in a run that could stop early.
+type Stop struct {
+	Settled *int   `json:"settled"`        // images after which it stood; nil where it was not reached
+	Rule    string `json:"rule,omitempty"` // betting or certain; absent where it was not reached
 }
 
 // Dataset says what was scored and what was kept for calibration.
@@ -172,21 +209,26 @@ func New(s *accuracy.Summary) *Report {
 	r := &Report{
 		SchemaVersion: SchemaVersion,
 		Verdict:       s.Verdict,
-		Policy: Policy{
-			MaxLoss: p.MaxLoss.String(), MaxLossFraction: p.MaxLoss.Value, MaxLossRelative: p.MaxLoss.Relative,
-			Confidence: p.Confidence, Primary: p.Primary.String(), Rule: string(p.Rule), GateAll: p.GateAll,
-		},
-		Warnings: append([]string{}, s.Warnings...),
+		Policy:        newPolicy(p),
+		Warnings:      append([]string{}, s.Warnings...),
 	}
 	for i := range s.Models {
 		m := &s.Models[i]
-		rm := Model{Name: m.Name, Base: m.Precisions[0].Name, N: m.N, Verdict: m.Verdict, Sentence: sentence(m)}
+		rm := Model{Name: m.Name, Base: m.Precisions[0].Name, N: m.N, SetSize: m.SetSize, Verdict: m.Verdict, Sentence: sentence(m)}
 		for _, ps := range m.Precisions {
-			rm.Precisions = append(rm.Precisions, newPrecision(ps))
+			rm.Precisions = append(rm.Precisions, newPrecision(ps, 1-p.Confidence))
 		}
 		r.Models = append(r.Models, rm)
 	}
 	return r
+}
+
+func newPolicy(p accuracy.Policy) Policy {
+	return Policy{
+		MaxLoss: p.MaxLoss.String(), MaxLossFraction: p.MaxLoss.Value, MaxLossRelative: p.MaxLoss.Relative,
+		Confidence: p.Confidence, Primary: p.Primary.String(), Rule: string(p.Rule), GateAll: p.GateAll,
+		Target: string(p.Target),
+	}
 }
 
 // sentence is the primary look's verdict.
@@ -197,11 +239,14 @@ func sentence(m *accuracy.ModelSummary) string {
 	return "only " + accuracy.DisplayName(m.Precisions[0].Name) + " was scored, so nothing was compared."
 }
 
-func newPrecision(s accuracy.PrecisionSummary) Precision {
+// shortList is how many classes are listed though they may not have lost.
+const shortList = 20
+
+func newPrecision(s accuracy.PrecisionSummary, level float64) Precision {
 	p := Precision{
 		Name: s.Name, N: s.N, NaN: s.NaN,
 		Top1: s.Top1.Rate, CorrectTop1: s.Top1.Correct, TiedTop1: s.Top1.Tied,
-		Top5: s.Top5.Rate, CorrectTop5: s.Top5.Correct, TiedTop5: s.Top5.Tied,
+		Top5: s.Top5.Rate, CorrectTop5: s.Top5.Correct, TiedTop5: s.Top5.Tied, ECE: finite(s.ECE),
 	}
 	if c := s.Candidate; c != nil {
 		agreement := float64(c.Agree) / float64(s.N)
@@ -209,6 +254,15 @@ func newPrecision(s accuracy.PrecisionSummary) Precision {
 		p.MeanKL, p.InfiniteKL, p.MaxLogitChange = &c.MeanKL, &c.InfiniteKL, finite(float64(c.MaxLogitChange))
 		for _, l := range c.Looks {
 			p.Looks = append(p.Looks, newLook(l))
+		}
+		for i, x := range c.Classes {
+			lost := x.PAdjusted <= level
+			if lost {
+				p.ClassesLost++
+			}
+			if lost || i < shortList {
+				p.Classes = append(p.Classes, Class(x))
+			}
 		}
 	}
 	return p
@@ -227,6 +281,9 @@ func newLook(l accuracy.Look) Look {
 	}
 	if l.Settled.Low > 0 {
 		r.FailsMarginBelow = finite(l.Settled.Low)
+	}
+	if s := l.Stop; s != nil {
+		r.Stop = &Stop{Settled: positive(s.Settled), Rule: string(s.Rule)}
 	}
 	if s := l.Settle; s != nil {
 		r.Settle = &Settle{Images: positive(s.Images), AtLow: positive(s.AtLow), AtHigh: positive(s.AtHigh), Practical: s.Practical}
@@ -319,15 +376,18 @@ const (
 	FormatText     Format = "text"
 	FormatMarkdown Format = "markdown"
 	FormatCSV      Format = "csv"
+	FormatLaTeX    Format = "latex"
 	FormatJSON     Format = "json"
 	FormatJUnit    Format = "junit"
+	FormatHTML     Format = "html"
 )
 
 var writers = []struct {
 	format Format
 	write  func(io.Writer, *Report) error
 }{
-	{FormatText, Text}, {FormatMarkdown, Markdown}, {FormatCSV, CSV}, {FormatJSON, JSON}, {FormatJUnit, JUnit},
+	{FormatText, Text}, {FormatMarkdown, Markdown}, {FormatCSV, CSV}, {FormatLaTeX, LaTeX}, {FormatJSON, JSON},
+	{FormatJUnit, JUnit}, {FormatHTML, HTML},
 }
 
 // Formats lists the formats.

@@ -81,6 +81,9 @@ func sample(t *testing.T, change func(*accuracy.Policy)) *reports.Report {
 // own tests check.
 func TestGolden(t *testing.T) {
 	for _, f := range reports.Formats() {
+		if f == string(reports.FormatHTML) {
+			continue // its structure has tests of its own
+		}
 		var b bytes.Buffer
 		require.NoError(t, reports.Write(&b, sample(t, nil), reports.Format(f)))
 		path := filepath.Join("testdata", "report."+f+".golden")
@@ -132,6 +135,33 @@ func TestJSONFollowsItsSchema(t *testing.T) {
 	require.Contains(t, string(data), `"relative_loss": null`)
 }
 
+// A run that could stop early says of how many images, and when its verdict stood; the page says so too.
+func TestStoppedEarly(t *testing.T) {
+	m := outcomes("m", block{3000, [3]int{1, 1, 1}}, block{10, [3]int{1, 1, 2}})
+	for i := range m.Records {
+		m.Records[i].Visit = i
+	}
+	for _, target := range []accuracy.Target{accuracy.TargetPopulation, accuracy.TargetSet} {
+		p := accuracy.DefaultPolicy()
+		p.MaxLoss.Value, p.Target = 0.05, target
+		sum, err := accuracy.Evaluate(&accuracy.Outcomes{Precisions: []string{"fp32", "fp16", "int8"}, SetSize: 20000, Models: []accuracy.ModelOutcomes{m}}, p)
+		require.NoError(t, err)
+		r := reports.New(sum)
+		require.Equal(t, 20000, r.Models[0].SetSize)
+		require.Equal(t, accuracy.Pass, r.Verdict)
+		stop := r.Models[0].Precisions[2].Looks[0].Stop
+		require.Equal(t, "betting", stop.Rule)
+		require.Less(t, *stop.Settled, 3010)
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON(t, r)))
+		require.NoError(t, err)
+		require.NoError(t, schema(t).Validate(v))
+		page := pageOf(t, r)
+		require.Contains(t, page, "3,010 of 20,000 images")
+		require.Contains(t, page, "confidence sequence of a loss")
+		require.Equal(t, target == accuracy.TargetSet, strings.Contains(page, "about these very images"))
+	}
+}
+
 // The schema must be able to fail: every key is required or checked somewhere.
 func TestSchemaRefuses(t *testing.T) {
 	s := schema(t)
@@ -148,6 +178,9 @@ func TestSchemaRefuses(t *testing.T) {
 		"metric":       {`"metric": "top5"`, `"metric": "top3"`},
 		"no mean_kl":   {`"mean_kl"`, `"max_logit_change"`},
 		"settled with": {`"practical": true`, `"practical": 1`},
+		"ece":          {`"ece": 0`, `"ece": 1`},
+		"class":        {`"p_adjusted": `, `"p_holm": `},
+		"classes_lost": {`"classes_lost": 1`, `"classes_lost": -1`},
 	} {
 		bad := strings.Replace(string(good), x[0], x[1], 1)
 		require.NotEqual(t, string(good), bad, name)
@@ -155,6 +188,36 @@ func TestSchemaRefuses(t *testing.T) {
 		require.NoError(t, err, name)
 		require.Error(t, s.Validate(v), name)
 	}
+}
+
+// Commands, ligatures and alignment characters of LaTeX are letters in a name; braces balance and every row has all cells.
+func TestLaTeXEscapes(t *testing.T) {
+	r := sample(t, nil)
+	r.Models[0].Name = `a\b{c}_d&e%f$g#h^i~j--k[1]"l` + "\nm\x01"
+	var b bytes.Buffer
+	require.NoError(t, reports.LaTeX(&b, r))
+	require.Contains(t, b.String(), `a\textbackslash{}b\{c\}\_d\&e\%f\$g\#h\textasciicircum{}i\textasciitilde{}j{-}{-}k{[}1{]}\textquotedbl{}l m  & 10,000 &`)
+	plain := strings.NewReplacer(`\{`, "", `\}`, "", `\&`, "", `\%`, "", `\_`, "").Replace(b.String())
+	require.Equal(t, strings.Count(plain, "{"), strings.Count(plain, "}"))
+	cells := -1
+	for _, line := range strings.Split(plain, "\n") {
+		if !strings.HasSuffix(line, `\\`) || strings.Contains(line, "multicolumn") {
+			continue
+		}
+		if cells >= 0 {
+			require.Equal(t, cells, strings.Count(line, "&"), line)
+		}
+		cells = strings.Count(line, "&")
+	}
+	require.Equal(t, 12, cells)
+}
+
+func TestMarkdownEscapes(t *testing.T) {
+	r := sample(t, nil)
+	r.Models[0].Name = "a|b*c_d<e>&f`g[h](i)$x$~j~@k\nl"
+	var b bytes.Buffer
+	require.NoError(t, reports.Markdown(&b, r))
+	require.Contains(t, b.String(), "- **a\\|b\\*c\\_d&lt;e>&amp;f\\`g\\[h](i)\\$x\\$\\~j\\~&#64;k l**: ")
 }
 
 // report.json's contract: models[].name, precisions by name with the base first, fractions, verdict.
@@ -292,7 +355,7 @@ func TestWriteErrors(t *testing.T) {
 		require.ErrorIs(t, reports.Write(fullDisk{}, r, reports.Format(f)), errFull, f)
 	}
 	require.ErrorIs(t, reports.Verdict(fullDisk{}, r), errFull)
-	require.EqualError(t, reports.Write(&bytes.Buffer{}, r, "pdf"), `report format "pdf": want one of text, markdown, csv, json, junit`)
+	require.EqualError(t, reports.Write(&bytes.Buffer{}, r, "pdf"), `report format "pdf": want one of text, markdown, csv, latex, json, junit, html`)
 	_, err := reports.ParseFormat("")
 	require.Error(t, err)
 }

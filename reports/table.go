@@ -23,14 +23,7 @@ type table struct {
 // accuracyTable is the study's table: one network a row, top-1 and top-5 of every precision and the changes. A precision
 // that a model lacks is a dash.
 func accuracyTable(r *Report) table {
-	var names []string // every model's precisions, in order of appearance
-	for _, m := range r.Models {
-		for _, p := range m.Precisions {
-			if !slices.Contains(names, p.Name) {
-				names = append(names, p.Name)
-			}
-		}
-	}
+	names := r.precisions()
 	t := table{header: []string{"network", "images"}, left: 1}
 	for _, name := range names {
 		label := accuracy.DisplayName(name)
@@ -58,15 +51,32 @@ func accuracyTable(r *Report) table {
 	return t
 }
 
-// lookTable shows every paired comparison: one a row.
+// precisions names every model's precisions, in order of appearance.
+func (r *Report) precisions() []string {
+	var names []string
+	for _, m := range r.Models {
+		for _, p := range m.Precisions {
+			if !slices.Contains(names, p.Name) {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names
+}
+
+// lookTable shows every paired comparison: one a row. Its calibration error is the base's and the candidate's.
 func lookTable(r *Report) table {
 	confidence := trim(r.Policy.Confidence*100) + " % interval"
 	t := table{
-		header: []string{"network", "look", "verdict", "Δ points", confidence, "lost", "gained", "McNemar p", "same class", "mean KL", "max Δ logit", "ties", "NaN"},
+		header: []string{"network", "look", "verdict", "Δ points", confidence, "lost", "gained", "McNemar p", "same class", "mean KL", "max Δ logit", "ECE %", "ties", "NaN"},
 		left:   3,
 	}
 	for _, m := range r.Models {
 		for _, p := range m.Precisions {
+			ece := "-"
+			if base := m.precision(m.Base); p.ECE != nil && base != nil && base.ECE != nil {
+				ece = strconv.FormatFloat(*base.ECE*100, 'f', 2, 64) + " → " + strconv.FormatFloat(*p.ECE*100, 'f', 2, 64)
+			}
 			for _, l := range p.Looks {
 				verdict := string(l.Verdict)
 				if l.Primary {
@@ -84,7 +94,7 @@ func lookTable(r *Report) table {
 					optional(p.Agreement, func(v float64) string { return percent(v, p.N) + " %" }),
 					optional(p.MeanKL, func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) }),
 					optional(p.MaxLogitChange, func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) }),
-					strconv.Itoa(ties), strconv.Itoa(p.NaN),
+					ece, strconv.Itoa(ties), strconv.Itoa(p.NaN),
 				})
 			}
 		}
@@ -241,6 +251,11 @@ func (r *Report) notes() []string {
 		lines = append(lines, fmt.Sprintf("%d images: %d calibrated, %d scored, %d skipped", d.Images, d.Calibration, d.Scored, d.Skipped))
 	}
 	for _, m := range r.Models {
+		for _, p := range m.Precisions {
+			if p.ClassesLost > 0 {
+				lines = append(lines, m.Name+": "+accuracy.DisplayName(p.Name)+" "+r.classesLost(p))
+			}
+		}
 		if c := m.Calibration; c != nil {
 			from := fmt.Sprintf("%d images", c.Images)
 			if c.FromCache {
@@ -260,6 +275,23 @@ func (r *Report) notes() []string {
 		}
 	}
 	return lines
+}
+
+// classesLost names the classes that lost most surely.
+func (r *Report) classesLost(p Precision) string {
+	const named = 5
+	var names []string
+	for _, c := range p.Classes[:min(named, p.ClassesLost)] {
+		names = append(names, fmt.Sprintf("%s by %s points", r.className(c.Class), percent(c.Loss, c.N)))
+	}
+	if p.ClassesLost > named {
+		names = append(names, "...")
+	}
+	noun := "classes"
+	if p.ClassesLost == 1 {
+		noun = "class"
+	}
+	return fmt.Sprintf("lost significantly in %d %s: %s", p.ClassesLost, noun, strings.Join(names, ", "))
 }
 
 // floatNodes groups nodes by operator and reason, in order of appearance.
@@ -334,7 +366,7 @@ func Markdown(w io.Writer, r *Report) error {
 
 // escape keeps a text from being read as markup, and on one line.
 func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "`", "\\`", "[", `\[`, "\n", " ", "\r", " ").Replace(s)
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "&", "&amp;", "$", `\$`, "~", `\~`, "@", "&#64;", "`", "\\`", "[", `\[`, "\n", " ", "\r", " ").Replace(s)
 }
 
 func (t table) markdown(b *strings.Builder) {
@@ -361,7 +393,7 @@ func (t table) markdown(b *strings.Builder) {
 // CSV writes one row a model and precision, fractions and counts unrounded. Fields that a base or an unbounded interval
 // does not have are empty.
 func CSV(w io.Writer, r *Report) error {
-	header := []string{"model", "precision", "base", "n", "top1", "top5", "delta_top1", "delta_top5", "nan", "agreement", "mean_kl", "max_logit_change"}
+	header := []string{"model", "precision", "base", "n", "top1", "top5", "delta_top1", "delta_top5", "nan", "ece", "agreement", "mean_kl", "max_logit_change", "classes_lost"}
 	lookFields := []string{"primary", "verdict", "both", "base_only", "cand_only", "neither", "loss", "loss_low", "loss_high",
 		"relative_loss", "relative_loss_low", "relative_loss_high", "mcnemar_exact_p", "mcnemar_mid_p",
 		"p_within", "p_beyond", "p_within_adjusted", "p_beyond_adjusted", "tied"}
@@ -382,8 +414,12 @@ func CSV(w io.Writer, r *Report) error {
 	}
 	for _, m := range r.Models {
 		for _, p := range m.Precisions {
+			classesLost := ""
+			if p.Looks != nil {
+				classesLost = strconv.Itoa(p.ClassesLost)
+			}
 			row := []string{m.Name, p.Name, m.Base, strconv.Itoa(p.N), number(&p.Top1), number(&p.Top5), number(p.DeltaTop1), number(p.DeltaTop5),
-				strconv.Itoa(p.NaN), number(p.Agreement), number(p.MeanKL), number(p.MaxLogitChange)}
+				strconv.Itoa(p.NaN), number(p.ECE), number(p.Agreement), number(p.MeanKL), number(p.MaxLogitChange), classesLost}
 			for i, tied := range []int{p.TiedTop1, p.TiedTop5} {
 				if i >= len(p.Looks) {
 					row = append(row, make([]string, len(lookFields)-1)...)

@@ -14,6 +14,8 @@ func newEvaluateCmd(a *app) *cobra.Command {
 	var (
 		job        jobFlags
 		policy     policyFlags
+		stop       stopFlags
+		page       pageFlags
 		base       string
 		candidates []string
 		asJSON     bool
@@ -41,11 +43,14 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 				j.Candidates, err = parseCandidates(candidates)
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, apply, pipeline.Evaluate)
+			if err := page.load(); err != nil {
+				return err
+			}
+			result, err := work(cmd.Context(), a, &job, stop.apply(p, apply), page.pictured(p, pipeline.Evaluate))
 			if err != nil {
 				return err
 			}
-			return conclude(a, result, p, asJSON, exitZero)
+			return conclude(a, result, p, &page, asJSON, exitZero)
 		},
 	}
 	fs := cmd.Flags()
@@ -55,6 +60,8 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 	fs.BoolVar(&exitZero, "exit-zero", false, "exit 0 whatever the verdict; errors still exit 1")
 	job.register(fs)
 	policy.register(fs)
+	stop.register(fs)
+	page.register(fs)
 	completeFlags(cmd)
 	return cmd
 }

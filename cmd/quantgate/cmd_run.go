@@ -23,6 +23,8 @@ func newRunCmd(a *app) *cobra.Command {
 		job      jobFlags
 		calib    calibFlags
 		policy   policyFlags
+		stop     stopFlags
+		page     pageFlags
 		config   string
 		asJSON   bool
 		exitZero bool
@@ -65,11 +67,14 @@ model settings of its own:
 			if err != nil {
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, calib.apply, pipeline.Run)
+			if err := page.load(); err != nil {
+				return err
+			}
+			result, err := work(cmd.Context(), a, &job, stop.apply(p, calib.apply), page.pictured(p, pipeline.Run))
 			if err != nil {
 				return err
 			}
-			return conclude(a, result, p, asJSON, exitZero)
+			return conclude(a, result, p, &page, asJSON, exitZero)
 		},
 	}
 	fs := cmd.Flags()
@@ -80,13 +85,17 @@ model settings of its own:
 	job.register(fs)
 	calib.register(fs)
 	policy.register(fs)
+	stop.register(fs)
+	page.register(fs)
 	completeFlags(cmd)
 	return cmd
 }
 
+// pipelineFunc is one of the pipeline's jobs.
+type pipelineFunc func(context.Context, pipeline.Env, pipeline.Job) (*pipeline.Result, error)
+
 // work runs one of the pipeline's jobs as the flags describe it.
-func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) error,
-	do func(context.Context, pipeline.Env, pipeline.Job) (*pipeline.Result, error)) (*pipeline.Result, error) {
+func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) error, do pipelineFunc) (*pipeline.Result, error) {
 	job, err := f.job(a)
 	if err != nil {
 		return nil, err
@@ -110,18 +119,21 @@ func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) er
 }
 
 // conclude judges a run, writes its reports beside its outcomes and prints the result.
-func conclude(a *app, result *pipeline.Result, p accuracy.Policy, asJSON, exitZero bool) error {
+func conclude(a *app, result *pipeline.Result, p accuracy.Policy, page *pageFlags, asJSON, exitZero bool) error {
 	summary, err := accuracy.Evaluate(result.Outcomes, p)
 	if err != nil {
 		return err
 	}
 	r := reports.New(summary)
 	describe(r, result)
+	if err := page.fill(r, result.Out, result.Manifest); err != nil {
+		a.ui.Warnf("report.html lacks thresholds: %v", err)
+	}
 	files := result.Files
 	for _, f := range []struct {
 		name   string
 		format reports.Format
-	}{{"report.json", reports.FormatJSON}, {"report.md", reports.FormatMarkdown}, {"report.csv", reports.FormatCSV}} {
+	}{{"report.json", reports.FormatJSON}, {"report.md", reports.FormatMarkdown}, {"report.csv", reports.FormatCSV}, {"report.html", reports.FormatHTML}} {
 		var b bytes.Buffer
 		if err := reports.Write(&b, r, f.format); err != nil {
 			return err

@@ -23,8 +23,8 @@ type modelConfig struct {
 	own  map[string]string
 }
 
-// readConfig sets the flags that a configuration file names and the command line does not. Keys are the flags' names; unknown
-// ones are errors. models are the entries of its model list, for the caller to use where no --model is given.
+// readConfig sets the flags that a configuration file names and the command line does not. Keys are the flags' names. Those of
+// other verbs are checked and passed over, so that one file serves them all; unknown ones are errors. models are the entries of its model list, for the caller to use where no --model is given.
 func readConfig(path string, fs *pflag.FlagSet) (models []modelConfig, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -44,6 +44,7 @@ func readConfig(path string, fs *pflag.FlagSet) (models []modelConfig, err error
 	if !ok {
 		return nil, fmt.Errorf("read configuration %s: line %d: not a list of key: value", path, line(file.Docs[0].Body))
 	}
+	others := configKeys()
 	for _, kv := range pairs {
 		key := kv.Key.GetToken().Value
 		fail := func(format string, args ...any) error {
@@ -55,7 +56,11 @@ func readConfig(path string, fs *pflag.FlagSet) (models []modelConfig, err error
 			}
 			continue
 		}
-		flag := fs.Lookup(key)
+		flags := fs
+		if flags.Lookup(key) == nil {
+			flags = others
+		}
+		flag := flags.Lookup(key)
 		if flag == nil || key == "config" || key == "help" {
 			return nil, fail("unknown key %q: keys are the names of the flags", key)
 		}
@@ -66,11 +71,31 @@ func readConfig(path string, fs *pflag.FlagSet) (models []modelConfig, err error
 		if flag.Changed {
 			continue // the command line wins
 		}
-		if err := fs.Set(key, value); err != nil {
+		if err := flags.Set(key, value); err != nil {
 			return nil, fail("%s: %v", key, err)
 		}
 	}
 	return models, nil
+}
+
+// configKeys are the flags that a configuration file may set for one verb or another.
+func configKeys() *pflag.FlagSet {
+	var (
+		job    jobFlags
+		calib  calibFlags
+		policy policyFlags
+		stop   stopFlags
+		page   pageFlags
+	)
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	job.register(fs)
+	calib.register(fs)
+	policy.register(fs)
+	stop.register(fs)
+	page.register(fs)
+	fs.Bool("json", false, "")
+	fs.Bool("exit-zero", false, "")
+	return fs
 }
 
 // modelList reads a file name, or a list whose entries are file names or mappings with the key file and a model's own settings.

@@ -202,6 +202,7 @@ func completeFlags(cmd *cobra.Command) {
 		"interpolation": {"bilinear", "bicubic"},
 		"channel-order": {"rgb", "bgr"},
 		"rule":          {"interval", "point"},
+		"target":        {"population", "set"},
 		"max-loss":      {"0.5pp", "0.5%rel"},
 	} {
 		if cmd.Flags().Lookup(name) != nil {

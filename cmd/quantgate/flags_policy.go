@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/pipeline"
 	"github.com/quantgate/quantgate/reports"
 )
 
@@ -17,6 +18,7 @@ type policyFlags struct {
 	Primary    string
 	Rule       string
 	GateAll    bool
+	Target     string
 }
 
 func (f *policyFlags) register(fs *pflag.FlagSet) {
@@ -25,12 +27,34 @@ func (f *policyFlags) register(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.Confidence, "confidence", p.Confidence, "confidence of the interval that the verdict stands on")
 	fs.StringVar(&f.Primary, "primary", p.Primary.String(), "what decides: top1 or top5 of int8 or of the only candidate, or CANDIDATE:top1")
 	fs.StringVar(&f.Rule, "rule", string(p.Rule), "interval (pass, fail or inconclusive) or point (the observed loss alone)")
+	fs.StringVar(&f.Target, "target", string(p.Target), "what the verdict is about: population (the images are a sample of it) or set (the scored images themselves, without those that calibrated)")
 	fs.BoolVar(&f.GateAll, "gate-all", p.GateAll, "let every candidate's top-1 and top-5 decide, not the primary alone")
+}
+
+// stopFlags are the flags of early stopping.
+type stopFlags struct {
+	early bool
+	seed  uint64
+}
+
+func (f *stopFlags) register(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.early, "stop-early", false, "visit the images in a random order and stop once the verdict is reached (a confidence sequence for --target, valid at any time)")
+	fs.Uint64Var(&f.seed, "stop-seed", 1, "seed of the order in which --stop-early visits the images")
+}
+
+// apply adds the setting to a job after next did its part.
+func (f *stopFlags) apply(p accuracy.Policy, next func(*pipeline.Job) error) func(*pipeline.Job) error {
+	return func(job *pipeline.Job) error {
+		if f.early {
+			job.Stop = &pipeline.StopEarly{Policy: p, Seed: f.seed}
+		}
+		return next(job)
+	}
 }
 
 // policy checks the flags.
 func (f *policyFlags) policy() (accuracy.Policy, error) {
-	p := accuracy.Policy{Confidence: f.Confidence, Rule: accuracy.Rule(f.Rule), GateAll: f.GateAll}
+	p := accuracy.Policy{Confidence: f.Confidence, Rule: accuracy.Rule(f.Rule), GateAll: f.GateAll, Target: accuracy.Target(f.Target)}
 	var err error
 	if p.MaxLoss, err = accuracy.ParseMaxLoss(f.MaxLoss); err != nil {
 		return p, fmt.Errorf("--max-loss: %w", err)

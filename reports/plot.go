@@ -1,0 +1,90 @@
+package reports
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"image/color"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/quantgate/quantgate/accuracy"
+)
+
+// barColours tell precisions apart, also without colours: they grow darker.
+var barColours = []color.Color{
+	color.RGBA{R: 0xb7, G: 0xc4, B: 0xd4, A: 0xff}, color.RGBA{R: 0x5b, G: 0x8f, B: 0xd0, A: 0xff},
+	color.RGBA{R: 0x1f, G: 0x4e, B: 0x8c, A: 0xff}, color.RGBA{R: 0x8a, G: 0x5a, B: 0x9e, A: 0xff}, color.RGBA{R: 0x3d, G: 0x2a, B: 0x4d, A: 0xff},
+}
+
+// mostBars bounds the accuracy plot; a longer table has none.
+const mostBars = 40
+
+// accuracyPlot draws every model's top-1 in every precision and returns it as a data URL; empty where there are too many bars.
+func accuracyPlot(r *Report) (template.URL, error) {
+	names := r.precisions()
+	if len(r.Models)*len(names) > mostBars {
+		return "", nil
+	}
+	p := plot.New()
+	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
+	for _, f := range []*font.Font{
+		&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,
+		&p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font,
+	} {
+		size := f.Size
+		*f = sans
+		f.Size = size
+	}
+	p.Y.Label.Text = "top-1 accuracy, %"
+	p.Y.Min, p.Y.Max = 0, 100
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Padding = vg.Points(2)
+	const bar = vg.Length(14)
+	for i, name := range names {
+		values := make(plotter.Values, len(r.Models))
+		for j := range r.Models {
+			if prec := r.Models[j].precision(name); prec != nil {
+				values[j] = 100 * prec.Top1
+			}
+		}
+		bars, err := plotter.NewBarChart(values, bar)
+		if err != nil {
+			return "", fmt.Errorf("plot the accuracies: %w", err)
+		}
+		bars.Color = barColours[i%len(barColours)]
+		bars.LineStyle.Width = 0
+		bars.Offset = bar * vg.Length(float64(i)-float64(len(names)-1)/2)
+		p.Add(bars)
+		p.Legend.Add(accuracy.DisplayName(name), bars)
+	}
+	// Room for the legend above the bars.
+	p.Y.Max = 100 + 14*float64(len(names))
+	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 25, Label: "25"}, {Value: 50, Label: "50"}, {Value: 75, Label: "75"}, {Value: 100, Label: "100"}}
+	labels := make([]string, len(r.Models))
+	for i, m := range r.Models {
+		labels[i] = shortened(m.Name, 14)
+	}
+	p.NominalX(labels...)
+	p.X.Min, p.X.Max = -0.55, float64(len(r.Models))-0.45 // half a group at either end, for the labels
+
+	group := max(bar*vg.Length(len(names)+1), vg.Points(96))
+	c := vgsvg.New(vg.Points(50)+group*vg.Length(len(r.Models)), vg.Points(210))
+	p.Draw(draw.New(c))
+	var b bytes.Buffer
+	if _, err := c.WriteTo(&b); err != nil {
+		return "", fmt.Errorf("plot the accuracies: %w", err)
+	}
+	return dataURL("image/svg+xml", b.Bytes()), nil
+}
+
+// dataURL embeds bytes of this package's own making into the page.
+func dataURL(mediaType string, data []byte) template.URL {
+	return template.URL("data:" + mediaType + ";base64," + base64.StdEncoding.EncodeToString(data)) //nolint:gosec // base64 holds no markup
+}
