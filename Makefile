@@ -34,7 +34,7 @@ run: deps build ## Calibrate and score three models on 50,000 real images
 		$(foreach m,$(MODELS),--model testdata/models/$(m).onnx) \
 		--preset unit --input-size 28 --resize none \
 		--batch-size 25 --calib-batches 50 --precisions fp32,fp16,int8 \
-		--exit-zero --out $(OUT)
+		--class-names $(DATA)/classes.txt --exit-zero --out $(OUT)
 	@echo
 	@echo "Next, a model of your own (see bin/quantgate run --help):"
 	@echo "  bin/quantgate run --model MODEL.onnx --images IMAGES --labels LABELS.txt --preset imagenet"
@@ -54,7 +54,7 @@ lint: $(LINT) ## Check format, go.mod, Go code, imports and shell scripts
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on the files above" >&2; exit 1; }
 	go mod tidy -diff
 	$(LINT) run ./...
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup scripts/screenshot .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
 
 $(LINT):
 	GOBIN=$(CURDIR)/.deps/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
