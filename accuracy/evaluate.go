@@ -2,7 +2,6 @@ package accuracy
 
 import (
 	"fmt"
-	"slices"
 	"sort"
 )
 
@@ -184,9 +183,9 @@ func (t *Tally) summarise(p Policy) (ModelSummary, error) {
 	if t.n == 0 {
 		return m, fmt.Errorf("model %s: no scored images: nothing to judge", t.model)
 	}
-	primary, err := t.primaryCandidate(p.Primary)
+	primary, err := p.Primary.Among(t.precisions)
 	if err != nil {
-		return m, err
+		return m, fmt.Errorf("model %s: %w", t.model, err)
 	}
 	for i, name := range t.precisions {
 		s := t.scores[i]
@@ -217,25 +216,6 @@ func (t *Tally) summarise(p Policy) (ModelSummary, error) {
 		m.Precisions = append(m.Precisions, ps)
 	}
 	return m, nil
-}
-
-func (t *Tally) primaryCandidate(p Primary) (string, error) {
-	if len(t.precisions) < 2 {
-		return "", nil
-	}
-	candidates := t.precisions[1:]
-	switch {
-	case p.Candidate != "":
-		if !slices.Contains(candidates, p.Candidate) {
-			return "", fmt.Errorf("model %s: primary %s: no candidate %s among %s", t.model, p, p.Candidate, candidates)
-		}
-		return p.Candidate, nil
-	case slices.Contains(candidates, "int8"):
-		return "int8", nil
-	case len(candidates) == 1:
-		return candidates[0], nil
-	}
-	return "", fmt.Errorf("model %s: candidates %s, none of them named int8: name the one that decides, such as %s:%s", t.model, candidates, candidates[0], p)
 }
 
 // newLook computes what a look shows before the looks are judged together.

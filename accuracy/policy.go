@@ -92,6 +92,26 @@ type Primary struct {
 	K         int // 1 or 5
 }
 
+// Among returns the candidate that decides among precisions, base first; "" where there is only a base.
+func (p Primary) Among(precisions []string) (string, error) {
+	if len(precisions) < 2 {
+		return "", nil
+	}
+	candidates := precisions[1:]
+	switch {
+	case p.Candidate != "":
+		if !slices.Contains(candidates, p.Candidate) {
+			return "", fmt.Errorf("primary %s: no candidate %s among %s", p, p.Candidate, candidates)
+		}
+		return p.Candidate, nil
+	case slices.Contains(candidates, "int8"):
+		return "int8", nil
+	case len(candidates) == 1:
+		return candidates[0], nil
+	}
+	return "", fmt.Errorf("candidates %s, none of them named int8: name the one that decides, such as %s:%s", candidates, candidates[0], p)
+}
+
 // ParsePrimary reads "top1", "top5", or one of them after a candidate and a colon: "int8:top1".
 func ParsePrimary(s string) (Primary, error) {
 	candidate, metric := "", s

@@ -332,9 +332,9 @@ type Watch struct {
 
 // NewWatch starts the watch of a model that is scored on size images; precisions names the base first.
 func NewWatch(model string, precisions []string, size int, p Policy) (*Watch, error) {
-	name, err := NewTally(model, precisions).primaryCandidate(p.Primary)
+	name, err := p.Primary.Among(precisions)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("model %s: %w", model, err)
 	}
 	at := slices.Index(precisions, name)
 	if at < 1 {

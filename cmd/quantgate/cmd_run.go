@@ -70,7 +70,7 @@ model settings of its own:
 			if err := page.load(); err != nil {
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, stop.apply(p, calib.apply), page.pictured(p, pipeline.Run))
+			result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, calib.apply)), page.pictured(p, pipeline.Run))
 			if err != nil {
 				return err
 			}

@@ -68,6 +68,26 @@ func (f *policyFlags) policy() (accuracy.Policy, error) {
 	return p, nil
 }
 
+// decidable wraps apply with a check that the policy's primary is among what the job scores: before the work, not after it.
+func decidable(p accuracy.Policy, apply func(*pipeline.Job) error) func(*pipeline.Job) error {
+	return func(j *pipeline.Job) error {
+		if err := apply(j); err != nil {
+			return err
+		}
+		names := j.Precisions
+		if len(j.Candidates) > 0 {
+			names = []string{"base"}
+			for _, c := range j.Candidates {
+				names = append(names, c.Name)
+			}
+		}
+		if _, err := p.Primary.Among(names); err != nil {
+			return fmt.Errorf("--primary: %w", err)
+		}
+		return nil
+	}
+}
+
 // judge decides an outcomes file by the flags.
 func (f *policyFlags) judge(path string) (*reports.Report, error) {
 	p, err := f.policy()
