@@ -2,6 +2,7 @@ package accuracy
 
 import (
 	"fmt"
+	"math"
 	"sort"
 )
 
@@ -20,6 +21,8 @@ type ModelSummary struct {
 	SetSize    int                // not 0 where the run could stop early: the images it chose from, of which it saw N
 	Precisions []PrecisionSummary // base first
 	Verdict    Verdict            // the primary look's; with Policy.GateAll the worst of all looks
+	// Guesses says that the base is no better than guessing at top-1: every look is then inconclusive.
+	Guesses bool
 }
 
 // PrecisionSummary is what was measured on one precision of a model.
@@ -140,8 +143,12 @@ func Judge(tallies []*Tally, p Policy) (*Summary, error) {
 	adjust(secondary)
 	for i := range s.Models {
 		m := &s.Models[i]
+		m.Guesses = tallies[i].guesses()
 		for l := range m.Looks {
 			l.decide(p, len(secondary))
+			if m.Guesses {
+				l.voidBy(m.Precisions[0])
+			}
 			if l.Primary || p.GateAll {
 				m.Verdict = m.Verdict.Worse(l.Verdict)
 			}
@@ -341,6 +348,28 @@ func (l *Look) decide(p Policy, secondaries int) {
 	l.Reason = l.explain(p)
 }
 
+// guesses reports whether the base's top-1 accuracy is what guessing among the labels' classes gives, or below: within three standard
+// errors, and within half of it, so that a few images are not enough to say so. Then labels, class order or preprocessing are wrong, and a difference between two such models means nothing.
+func (t *Tally) guesses() bool {
+	if t.scores[0].correct[0] == 0 {
+		return true
+	}
+	if len(t.labels) < 2 {
+		return false
+	}
+	chance := 1 / float64(len(t.labels))
+	rate := float64(t.scores[0].correct[0]) / float64(t.n)
+	return rate <= chance+min(3*math.Sqrt(chance*(1-chance)/float64(t.n)), chance/2)
+}
+
+// voidBy makes a look inconclusive because its base is no better than guessing.
+func (l *Look) voidBy(base PrecisionSummary) {
+	name := DisplayName(base.Name)
+	l.Verdict, l.Settle = Inconclusive, nil
+	l.Reason = fmt.Sprintf("%s top-%d is inconclusive: %s itself is right on %s %% of %s at top-1, no better than guessing, so a loss against it means nothing: check labels, class order and preprocessing.",
+		DisplayName(l.Candidate), l.K, name, trimFloat(math.Round(base.Top1.Rate*1e4)/100), count(base.N, "image"))
+}
+
 // withinPoint compares the observed loss with the margin; a loss equal to it, but for rounding, is within.
 func withinPoint(t Table2x2, m MaxLoss) bool {
 	whole := t.N()
@@ -357,6 +386,11 @@ func (s *Summary) warn() {
 		warnf("the verdict stands on the observed loss alone (rule point): on another set of images it may differ")
 	}
 	for _, m := range s.Models {
+		if m.Guesses {
+			base := m.Precisions[0]
+			warnf("%s: %s is right on %s %% of %s at top-1, no better than guessing: check labels, class order (class offset) and preprocessing",
+				m.Name, DisplayName(base.Name), trimFloat(math.Round(base.Top1.Rate*1e4)/100), count(base.N, "image"))
+		}
 		for _, p := range m.Precisions {
 			name := m.Name + " " + DisplayName(p.Name)
 			if p.NaN > 0 {
@@ -368,9 +402,6 @@ func (s *Summary) warn() {
 			}
 			c := p.Candidate
 			if c == nil {
-				if p.Top5.Correct == 0 {
-					warnf("%s: not one of %s is right: check the labels, the class offset and the preprocessing", name, count(p.N, "image"))
-				}
 				continue
 			}
 			if c.MaxLogitChange == 0 && c.InfiniteKL == 0 {

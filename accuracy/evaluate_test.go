@@ -171,10 +171,43 @@ func TestBaseGotNothingRight(t *testing.T) {
 		s := judge(t, p, tally)
 		l := s.Models[0].Primary()
 		require.True(t, math.IsNaN(l.RelLoss))
-		require.Contains(t, s.Warnings[0], "m FP32: not one of 900 images is right: check the labels")
-		if relative {
-			require.Equal(t, Inconclusive, l.Verdict)
-			require.Contains(t, l.Reason, "its relative loss is undefined %")
+		require.Equal(t, Inconclusive, s.Verdict, "a loss against nothing means nothing")
+		require.True(t, s.Models[0].Guesses)
+		require.Equal(t, "INT8 top-1 is inconclusive: FP32 itself is right on 0 % of 900 images at top-1, no better than guessing, so a loss against it means nothing: check labels, class order and preprocessing.", l.Reason)
+		require.Equal(t, "m: FP32 is right on 0 % of 900 images at top-1, no better than guessing: check labels, class order (class offset) and preprocessing", s.Warnings[0])
+	}
+}
+
+// TestGuessing: labels that are off by one pass any gate, since no model is right.
+func TestGuessing(t *testing.T) {
+	tally := func(n, classes, right int) *Tally {
+		y := NewTally("m", []string{"fp32", "int8"})
+		for i := range n {
+			o := Outcome{Top1: i % classes, Rank: 1}
+			if i >= right {
+				o.Rank = 2
+			}
+			require.NoError(t, y.Add(&Record{ID: i, Label: i % classes, Outcomes: []Outcome{o, o}, Shifts: []Shift{{}}}))
+		}
+		return y
+	}
+	for _, c := range []struct {
+		n, classes, right int
+		guesses           bool
+	}{
+		{10000, 10, 43, true},    // shifted labels
+		{10000, 10, 1000, true},  // chance
+		{10000, 10, 1091, false}, // more than three standard errors of 0.3 points above
+		{50000, 1000, 30, true},
+		{50000, 1000, 35000, false},
+		{4, 3, 4, false}, // too few to call it guessing
+		{10000, 2, 5400, false},
+		{100, 1, 100, false}, // one class: nothing can be guessed
+	} {
+		s := judge(t, DefaultPolicy(), tally(c.n, c.classes, c.right))
+		require.Equal(t, c.guesses, s.Models[0].Guesses, "%+v", c)
+		if c.guesses {
+			require.Equal(t, Inconclusive, s.Verdict)
 		}
 	}
 }

@@ -61,6 +61,7 @@ type Tally struct {
 	setSize    int          // Outcomes.SetSize
 	scores     []scoreCount // by precision
 	pairs      []pairCount  // by candidate
+	labels     map[int]bool // seen
 }
 
 type scoreCount struct {
@@ -103,6 +104,10 @@ func (t *Tally) Add(r *Record) error {
 			t.model, r.ID, len(r.Outcomes), len(r.Shifts), len(t.precisions))
 	}
 	t.n++
+	if t.labels == nil {
+		t.labels = map[int]bool{}
+	}
+	t.labels[r.Label] = true
 	for i, o := range r.Outcomes {
 		s := &t.scores[i]
 		for m, k := range Metrics {

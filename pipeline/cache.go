@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
@@ -23,17 +24,14 @@ func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error
 		if err != nil {
 			return nil, err
 		}
-		c, err := r.checkedCache(cache, plan, r.job.UseCache)
+		c, err := r.checkedCache(m, cache, plan, r.job.UseCache)
 		if err != nil {
 			return nil, err
 		}
 		c.FromCache = true
 		return c, nil
 	}
-	cachePath := r.job.Cache
-	if cachePath == "" {
-		cachePath = filepath.Join(r.job.Out, fmt.Sprintf("%s.%s.cache", m.name, r.job.Method))
-	}
+	cachePath := r.cachePath(m.name)
 	histPath := filepath.Join(r.job.Out, m.name+".histograms.csv.gz")
 	if facts := m.manifest.Calibrated; facts != nil && m.manifest.Cache.intact(r.job.Out) && m.manifest.Histograms.intact(r.job.Out) {
 		cache, _, err := calib.ReadFile(cachePath)
@@ -44,7 +42,7 @@ func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error
 		m.result.Bad = slices.Clone(facts.Skipped)
 		r.wrote(cachePath)
 		r.wrote(histPath)
-		c, err := r.checkedCache(cache, plan, cachePath)
+		c, err := r.checkedCache(m, cache, plan, cachePath)
 		if err != nil {
 			return nil, err
 		}
@@ -59,6 +57,14 @@ func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error
 		return nil, err
 	}
 	return c, nil
+}
+
+// cachePath is where a model's calibration cache is written.
+func (r *run) cachePath(model string) string {
+	if r.job.Cache != "" {
+		return r.job.Cache
+	}
+	return filepath.Join(r.job.Out, fmt.Sprintf("%s.%s.cache", model, r.job.Method))
 }
 
 // readMax takes max|x| from a histograms file.
@@ -77,7 +83,7 @@ func (c *Calibration) readMax(path string) error {
 // maxima returns max|x| by entry name, and the threshold where only that is known.
 func (c *Calibration) maxima() map[string]float32 {
 	m := c.amax()
-	maps.Copy(m, c.Max)
+	maps.Copy(m, c.ranges(c.Max))
 	return m
 }
 
@@ -108,7 +114,7 @@ func (r *run) writeCalibration(m *prepared, c *Calibration, cachePath, histPath 
 }
 
 // checkedCache makes sure that a cache that was read names the model's tensors.
-func (r *run) checkedCache(cache *calib.Cache, plan *onnx.CalibrationPlan, path string) (*Calibration, error) {
+func (r *run) checkedCache(m *prepared, cache *calib.Cache, plan *onnx.CalibrationPlan, path string) (*Calibration, error) {
 	have := map[string]bool{}
 	for _, e := range cache.Table.Entries {
 		have[e.Name] = true
@@ -120,72 +126,108 @@ func (r *run) checkedCache(cache *calib.Cache, plan *onnx.CalibrationPlan, path 
 		}
 	}
 	switch {
-	case len(missing) == len(plan.Entries):
-		return nil, fmt.Errorf("cache %s: none of its %d entries names a tensor of this model: it belongs to another one", path, len(cache.Table.Entries))
+	case 2*len(missing) > len(plan.Entries):
+		return nil, fmt.Errorf("cache %s names %d of the %d tensors of %s: it belongs to another model", path, len(plan.Entries)-len(missing), len(plan.Entries), m.Path)
 	case len(missing) > 0:
-		r.Report.Warnf("cache %s lacks %d of the model's %d tensors (the first is %q): nodes that need them stay in float", path, len(missing), len(plan.Entries), missing[0])
+		r.warn("cache %s lacks %d of the model's %d tensors (the first is %q): nodes that need them stay in float", path, len(missing), len(plan.Entries), missing[0])
 	}
-	return &Calibration{Cache: cache}, nil
+	return &Calibration{Cache: cache, ranges: plan.Ranges}, nil
 }
 
 // chooseSplit decides which images calibrate and which are scored.
 func (r *run) chooseSplit() (dataset.Split, error) {
 	if len(r.job.Candidates) > 0 {
-		return evaluationSplit(r.job)
+		return r.evaluationSplit()
 	}
 	if !r.job.needsCalibration() {
-		all := make([]int, len(r.job.Data.Items()))
-		for i := range all {
-			all[i] = i
-		}
-		return dataset.Split{Score: all}, nil
+		return r.withhold(nil, "")
 	}
 	if r.job.UseCache == "" {
 		return r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
 	}
-	source, err := cacheSource(r.job.UseCache)
+	source, err := r.source(r.job.UseCache)
 	if err != nil {
 		return dataset.Split{}, err
 	}
-	if source == nil {
-		s, err := r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
-		if err == nil {
-			r.Report.Warnf("cache %s has no manifest that says which images it was calibrated on: the first %d batches of %d are withheld from the score", r.job.UseCache, r.job.CalibBatches, r.job.BatchSize)
+	if source != nil {
+		return r.withhold([]*Manifest{source}, "cache "+r.job.UseCache)
+	}
+	s, err := r.job.Data.Split(r.job.BatchSize, r.job.CalibBatches)
+	if err == nil {
+		r.warn("cache %s has no manifest that says which images it was calibrated on: the first %d batches of %d are withheld from the score", r.job.UseCache, r.job.CalibBatches, r.job.BatchSize)
+	}
+	return s, err
+}
+
+// withhold leaves out of the score the images that earlier runs calibrated on; what names the file that they made, for messages.
+// Images are known by their names: the same image may come from another container now.
+func (r *run) withhold(runs []*Manifest, what string) (dataset.Split, error) {
+	var s dataset.Split
+	used := map[string]bool{}
+	named := map[string]bool{}
+	for _, m := range runs {
+		for _, p := range m.Calibration.Paths {
+			used[p], named[imageName(p)] = true, true
 		}
-		return s, err
+		s.Seed, s.Stratified = m.Calibration.Seed, m.Calibration.Stratified
+		if was, is := m.Images.Decoder, r.job.Data.Decoder(); was != is && m.Images.Format == r.job.Data.Format() {
+			return s, fmt.Errorf("%s was calibrated on images decoded by %s, and here %s decodes: install the same decoder, or calibrate again", what, was, is)
+		}
+		if was, is := m.Images.FileSHA256, r.job.Data.ImagesDigest(); was != is {
+			r.warn("%s was calibrated on another images file than the one given: images are told apart by their places in it", what)
+		}
 	}
-	used := make(map[string]bool, len(source.Calibration.Paths))
-	for _, p := range source.Calibration.Paths {
-		used[p] = true
-	}
-	s := dataset.Split{Seed: source.Calibration.Seed, Stratified: source.Calibration.Stratified}
-	for i, item := range r.job.Data.Items() {
+	exact := 0
+	for _, item := range r.job.Data.Items() {
 		if used[item.Path] {
+			exact++
+		}
+	}
+	known := func(item dataset.Item) bool { return used[item.Path] }
+	if exact < len(used) {
+		known = func(item dataset.Item) bool { return named[imageName(item.Path)] }
+	}
+	for i, item := range r.job.Data.Items() {
+		if known(item) {
 			s.Calib = append(s.Calib, i)
 		} else {
 			s.Score = append(s.Score, i)
 		}
 	}
 	if len(s.Score) == 0 {
-		return s, fmt.Errorf("cache %s was calibrated on every one of the %d images given: nothing is left to score", r.job.UseCache, len(s.Calib))
+		return s, fmt.Errorf("%s was calibrated on every one of the %d images given: nothing is left to score", what, len(s.Calib))
+	}
+	if len(s.Calib) < len(used) {
+		r.warn("%s was calibrated on %d images, of which %d are among those given and withheld: under other names the rest may be scored", what, len(used), len(s.Calib))
 	}
 	return s, nil
 }
 
-// cacheSource returns the manifest beside a cache that tells how that very cache was made, or nil.
-func cacheSource(path string) (*Manifest, error) {
-	m, err := previousManifest(filepath.Dir(path))
-	if err != nil || m == nil {
-		return nil, err
+// imageName is what is left of an image's path in another container: its base name, without the compression of the file that holds it.
+func imageName(path string) string {
+	file, index, ok := strings.Cut(filepath.Base(path), "#")
+	if ok {
+		return strings.TrimSuffix(file, ".gz") + "#" + index
 	}
+	return file
+}
+
+// source returns the run that made a cache or model, as the manifest beside it tells, or nil. A manifest that cannot be read, or
+// is another program's, tells nothing.
+func (r *run) source(path string) (*Manifest, error) {
 	sum, err := fileSHA256(path)
 	if err != nil {
-		return nil, fmt.Errorf("read cache: %w", err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if slices.ContainsFunc(m.Models, func(e ManifestModel) bool { return e.Cache != nil && e.Cache.SHA256 == sum }) {
-		return m, nil
+	m, err := previousManifest(filepath.Dir(path))
+	if err != nil {
+		r.warn("what %s was calibrated on is not known: %v", path, err)
+		return nil, nil
 	}
-	return nil, nil
+	if m == nil {
+		return nil, nil
+	}
+	return m.origin(sum), nil
 }
 
 // checkUsedCache refuses a cache that its manifest ties to another model or other preprocessing: thresholds made with
@@ -197,7 +239,7 @@ func (r *run) checkUsedCache(models []*prepared) error {
 	}
 	m := models[0]
 	m.manifest.UsedCache = sum
-	source, err := cacheSource(r.job.UseCache)
+	source, err := r.source(r.job.UseCache)
 	if err != nil || source == nil {
 		return err
 	}

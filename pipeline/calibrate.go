@@ -25,18 +25,19 @@ type Calibration struct {
 	Max map[string]float32
 	// FromCache says that the thresholds were read from a cache of another run; Images and Batches are then 0.
 	FromCache bool
+	ranges    func(byEntry map[string]float32) map[string]float32 // adds the tensors' names to the entries'
 	Images    int
 	Batches   int
 	Warnings  []string
 }
 
-// amax returns the thresholds by entry name.
+// amax returns the thresholds by entry and by tensor name.
 func (c *Calibration) amax() map[string]float32 {
 	m := make(map[string]float32, len(c.Cache.Table.Entries))
 	for _, e := range c.Cache.Table.Entries {
 		m[e.Name] = e.Amax
 	}
-	return m
+	return c.ranges(m)
 }
 
 // calibrate feeds the calibration images to the tapped FP32 model and returns a cache with an entry for every line of plan.
@@ -77,7 +78,7 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	defer loader.Close()
 	progress := r.Report.Stage("calibrate "+m.name, "images", len(r.split.Calib), 0)
 	defer progress.Done()
-	result := &Calibration{}
+	result := &Calibration{ranges: plan.Ranges}
 	for {
 		batch, err := loader.Next(ctx)
 		if errors.Is(err, io.EOF) {
@@ -87,6 +88,10 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 			return nil, err
 		}
 		r.noteBad(m, batch.Bad)
+		if len(batch.Items) == 0 {
+			batch.Release()
+			continue
+		}
 		if err := observeBatch(ctx, collector, taps, batch.X, chunk, constants); err != nil {
 			return nil, fmt.Errorf("calibrate on batch %d: %w", batch.Index, err)
 		}
@@ -254,11 +259,28 @@ func observeBatch(ctx context.Context, c *calib.Collector, taps []*tap, x *tenso
 	return c.EndBatch()
 }
 
+// aheadBytes bounds what is decoded before the engine asks for it.
+const aheadBytes = 256 << 20
+
 // loadOptions are the same in both passes.
 func (r *run) loadOptions(m *prepared) dataset.LoadOptions {
+	batch := r.job.BatchSize * imageBytes(m)
 	return dataset.LoadOptions{
-		Preprocess: m.preprocess, BatchSize: r.job.BatchSize, Workers: r.job.Workers, MaxBad: max(0, r.job.MaxBad-len(m.result.Bad)), Ahead: 2 * r.job.Workers,
+		Preprocess: m.preprocess, BatchSize: r.job.BatchSize, Workers: r.job.Workers, MaxBad: max(0, r.job.MaxBad-len(m.result.Bad)),
+		Ahead: max(1, min(2*r.job.Workers, aheadBytes/max(1, batch))),
 	}
+}
+
+// imageBytes is the size of one image as the model takes it; where the model leaves its size open, of what is cut for it.
+func imageBytes(m *prepared) int {
+	n := 4
+	for _, d := range m.input.Shape[1:] {
+		if d < 0 {
+			d = int64(m.preprocess.InputSize)
+		}
+		n *= int(d)
+	}
+	return n
 }
 
 // noteBad remembers skipped images and tells the user of each.

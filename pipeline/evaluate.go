@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/onnx"
@@ -64,7 +65,7 @@ func (r *run) evaluated(base *prepared) (candidates, error) {
 			}
 		}
 		if model.UsesFloat16() {
-			r.Report.Warnf("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
+			r.warn("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
 		}
 		next, err := scored(c.Path, c.Name, model)
 		if err != nil {
@@ -76,47 +77,17 @@ func (r *run) evaluated(base *prepared) (candidates, error) {
 }
 
 // evaluationSplit leaves out of the score what calibrated a candidate.
-func evaluationSplit(job Job) (dataset.Split, error) {
-	used := map[string]bool{}
-	var s dataset.Split
-	for _, c := range job.Candidates {
-		m, err := previousManifest(filepath.Dir(c.Path))
+func (r *run) evaluationSplit() (dataset.Split, error) {
+	var runs []*Manifest
+	var what []string
+	for _, c := range r.job.Candidates {
+		m, err := r.source(c.Path)
 		if err != nil {
-			return s, err
+			return dataset.Split{}, err
 		}
-		if m == nil || !m.madeFile(c.Path) {
-			continue
-		}
-		for _, p := range m.Calibration.Paths {
-			used[p] = true
-		}
-		s.Seed, s.Stratified = m.Calibration.Seed, m.Calibration.Stratified
-	}
-	for i, item := range job.Data.Items() {
-		if used[item.Path] {
-			s.Calib = append(s.Calib, i)
-		} else {
-			s.Score = append(s.Score, i)
+		if m != nil && !slices.Contains(runs, m) {
+			runs, what = append(runs, m), append(what, c.Path)
 		}
 	}
-	if len(s.Score) == 0 {
-		return s, fmt.Errorf("every one of the %d images given calibrated a candidate: nothing is left to score", len(s.Calib))
-	}
-	return s, nil
-}
-
-// madeFile reports whether the run of m wrote path, with the content it has now.
-func (m *Manifest) madeFile(path string) bool {
-	sum, err := fileSHA256(path)
-	if err != nil {
-		return false
-	}
-	for _, e := range m.Models {
-		for _, f := range []*ManifestFile{e.INT8, e.FP16} {
-			if f != nil && f.SHA256 == sum {
-				return true
-			}
-		}
-	}
-	return false
+	return r.withhold(runs, strings.Join(what, " and "))
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
 
@@ -39,6 +40,8 @@ type Manifest struct {
 	StopEarly   *ManifestStop       `json:"stop_early,omitempty"`
 	Models      []ManifestModel     `json:"models"`
 	Outcomes    *ManifestFile       `json:"outcomes,omitempty"`
+	// Earlier are the runs whose caches or models still lie in the folder: they tell what those were calibrated on.
+	Earlier []*Manifest `json:"earlier,omitempty"`
 }
 
 // ManifestImages identifies the images and their labels.
@@ -54,11 +57,13 @@ type ManifestImages struct {
 
 // ManifestCalibration says which images calibrated and how.
 type ManifestCalibration struct {
-	Method     string `json:"method,omitempty"`
-	BatchSize  int    `json:"batch_size"`
-	Batches    int    `json:"batches"`
-	Seed       uint64 `json:"seed,omitempty"`
-	Stratified bool   `json:"stratified"`
+	Method string `json:"method,omitempty"`
+	// CacheVersion is the TensorRT version in the written caches' first line.
+	CacheVersion string `json:"cache_version,omitempty"`
+	BatchSize    int    `json:"batch_size"`
+	Batches      int    `json:"batches"`
+	Seed         uint64 `json:"seed,omitempty"`
+	Stratified   bool   `json:"stratified"`
 	// IDs and Paths name the images that calibrated, or would have; they are never scored.
 	IDs   []int    `json:"ids"`
 	Paths []string `json:"paths"`
@@ -72,14 +77,15 @@ type ManifestModel struct {
 	ClassOffset int                `json:"class_offset"`
 	Precisions  []string           `json:"precisions"`
 	Candidates  map[string]string  `json:"candidates,omitempty"` // evaluate: name to the file's sha256
-	Skipped     []accuracy.Skip    `json:"skipped,omitempty"`    // calibration images that could not be read
 	UsedCache   string             `json:"used_cache_sha256,omitempty"`
+	CachePath   string             `json:"cache_path,omitempty"` // where the cache was asked for, if not in the folder
 	Cache       *ManifestFile      `json:"cache,omitempty"`
 	Histograms  *ManifestFile      `json:"histograms,omitempty"`
 	INT8        *ManifestFile      `json:"int8,omitempty"`
 	FP16        *ManifestFile      `json:"fp16,omitempty"`
 	Calibrated  *Calibrated        `json:"calibrated,omitempty"`
-	Stages      []Stage            `json:"stages,omitempty"` // by every process that worked on the run
+	Skipped     []accuracy.Skip    `json:"skipped,omitempty"` // images that could not be scored because they could not be read
+	Stages      []Stage            `json:"stages,omitempty"`  // by every process that worked on the run
 }
 
 // Calibrated says what a calibration saw.
@@ -106,11 +112,11 @@ type ManifestFile struct {
 // key digests everything that decides a run's results. Two runs with equal keys write the same outcomes.
 func (m *Manifest) key() string {
 	k := *m
-	k.Command, k.Outcomes, k.Images.Path = nil, nil, ""
+	k.Command, k.Outcomes, k.Images.Path, k.Earlier = nil, nil, "", nil
 	k.Models = append([]ManifestModel(nil), m.Models...)
 	for i := range k.Models {
 		e := &k.Models[i]
-		e.Cache, e.Histograms, e.INT8, e.FP16, e.Calibrated, e.Stages = nil, nil, nil, nil, nil, nil
+		e.Cache, e.Histograms, e.INT8, e.FP16, e.Calibrated, e.Skipped, e.Stages = nil, nil, nil, nil, nil, nil, nil
 	}
 	b, err := json.Marshal(k)
 	if err != nil {
@@ -136,6 +142,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 	add("labels", short(old.Images.LabelsSHA256), short(m.Images.LabelsSHA256))
 	add("number of images", fmt.Sprint(old.Images.Count), fmt.Sprint(m.Images.Count))
 	add("method", old.Calibration.Method, m.Calibration.Method)
+	add("cache version", old.Calibration.CacheVersion, m.Calibration.CacheVersion)
 	add("batch size", fmt.Sprint(old.Calibration.BatchSize), fmt.Sprint(m.Calibration.BatchSize))
 	add("calibration batches", fmt.Sprint(old.Calibration.Batches), fmt.Sprint(m.Calibration.Batches))
 	add("early stopping", old.StopEarly.String(), m.StopEarly.String())
@@ -147,6 +154,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 		add("class offset of "+is.Name, fmt.Sprint(was.ClassOffset), fmt.Sprint(is.ClassOffset))
 		add("precisions of "+is.Name, fmt.Sprint(was.Precisions), fmt.Sprint(is.Precisions))
 		add("candidates of "+is.Name, fmt.Sprint(was.Candidates), fmt.Sprint(is.Candidates))
+		add("cache file of "+is.Name, was.CachePath, is.CachePath)
 		add("cache used for "+is.Name, short(was.UsedCache), short(is.UsedCache))
 	}
 	if len(d) == 0 {
@@ -179,6 +187,34 @@ func (m *Manifest) addCandidates(cs []Candidate) error {
 	return nil
 }
 
+// origin returns the run, m itself or an earlier one in its folder, that wrote a cache or model with the given digest; nil if none
+// did.
+func (m *Manifest) origin(sha256 string) *Manifest {
+	for _, run := range append([]*Manifest{m}, m.Earlier...) {
+		for _, e := range run.Models {
+			for _, f := range []*ManifestFile{e.Cache, e.INT8, e.FP16} {
+				if f != nil && f.SHA256 == sha256 {
+					return run
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// remember keeps what old, the manifest that m replaces in dir, knows about caches and models that are still there.
+func (m *Manifest) remember(old *Manifest, dir string) {
+	runs := append([]*Manifest{old}, old.Earlier...)
+	old.Earlier = nil
+	for _, run := range runs {
+		if slices.ContainsFunc(run.Models, func(e ManifestModel) bool {
+			return e.Cache.intact(dir) || e.INT8.intact(dir) || e.FP16.intact(dir)
+		}) {
+			m.Earlier = append(m.Earlier, run)
+		}
+	}
+}
+
 // model returns the entry called name, or nil.
 func (m *Manifest) model(name string) *ManifestModel {
 	for i := range m.Models {
@@ -202,7 +238,7 @@ func ReadManifest(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
 	if m.Format != manifestFormat {
-		return nil, fmt.Errorf("read manifest %s: format %d, this quantgate reads %d", path, m.Format, manifestFormat)
+		return nil, fmt.Errorf("read manifest %s: format %d, this quantgate reads %d: it belongs to another program or version", path, m.Format, manifestFormat)
 	}
 	return &m, nil
 }
@@ -237,17 +273,30 @@ func fileSHA256(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// manifestFile describes a file just written into dir; files elsewhere keep their whole path.
+// manifestFile describes a file just written: relative to dir where it lies there, else by its absolute path.
 func manifestFile(dir, path string) (*ManifestFile, error) {
 	sum, err := fileSHA256(path)
 	if err != nil {
 		return nil, err
 	}
-	name := path
-	if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
-		name = rel
+	name, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("describe %s: %w", path, err)
+	}
+	if absDir, err := filepath.Abs(dir); err == nil {
+		if rel, err := filepath.Rel(absDir, name); err == nil && filepath.IsLocal(rel) {
+			name = rel
+		}
 	}
 	return &ManifestFile{File: name, SHA256: sum}, nil
+}
+
+// path is where f lies, dir being the manifest's folder.
+func (f *ManifestFile) path(dir string) string {
+	if filepath.IsAbs(f.File) {
+		return f.File
+	}
+	return filepath.Join(dir, f.File)
 }
 
 // intact reports whether f still lies in dir with the content it was written with.
@@ -255,11 +304,7 @@ func (f *ManifestFile) intact(dir string) bool {
 	if f == nil {
 		return false
 	}
-	path := f.File
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	sum, err := fileSHA256(path)
+	sum, err := fileSHA256(f.path(dir))
 	return err == nil && sum == f.SHA256
 }
 

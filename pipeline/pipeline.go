@@ -72,6 +72,7 @@ type Job struct {
 
 	Data   *dataset.Dataset
 	Images string // the path given for the images, for the manifest
+	Labels string // the path given for the labels, if any
 	Models []Model
 
 	BatchSize    int
@@ -107,6 +108,7 @@ type Result struct {
 	Outcomes *accuracy.Outcomes // nil after Calibrate
 	Models   []ModelResult
 	Files    []string // written files, in the order they were finished
+	Warnings []string // what whoever reads the results should know
 }
 
 // ModelResult is what a run found out about one model beside its outcomes.
@@ -192,6 +194,9 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 	}
 	job.Stop.shuffle(r.split.Score)
 	r.manifest = newManifest(env, job, r.split)
+	if err := r.checkOutputs(); err != nil {
+		return nil, nil, err
+	}
 	var models []*prepared
 	for _, spec := range job.Models {
 		p, err := prepare(spec, job.Data)
@@ -205,7 +210,7 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 		}
 		r.manifest.Models = append(r.manifest.Models, ManifestModel{
 			Name: p.name, SHA256: digest, Preprocess: p.preprocess,
-			ClassOffset: p.ClassOffset, Precisions: job.Precisions,
+			ClassOffset: p.ClassOffset, Precisions: job.Precisions, CachePath: job.Cache,
 		})
 		if err := r.manifest.addCandidates(job.Candidates); err != nil {
 			return nil, nil, err
@@ -240,6 +245,12 @@ func (job *Job) check() error {
 			return fmt.Errorf("models %s and %s have the same stem %q, so their files would overwrite each other: rename one", first, m.Path, m.Name())
 		}
 		stems[m.Name()] = m.Path
+	}
+	if job.BatchSize < 1 {
+		return fmt.Errorf("batch size %d: must be at least 1", job.BatchSize)
+	}
+	if job.CalibBatches < 0 || job.CalibBatches == 0 && len(job.Candidates) == 0 && job.needsCalibration() && job.UseCache == "" {
+		return fmt.Errorf("%d calibration batches: INT8 and FP16 need at least one", job.CalibBatches)
 	}
 	if err := job.Stop.check(job); err != nil {
 		return err
@@ -304,7 +315,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 			ListSHA256: job.Data.ListDigest(), FileSHA256: job.Data.ImagesDigest(), LabelsSHA256: job.Data.LabelsDigest(), Decoder: job.Data.Decoder(),
 		},
 		Calibration: ManifestCalibration{
-			Method: string(job.Method), BatchSize: job.BatchSize, Batches: job.CalibBatches,
+			Method: string(job.Method), CacheVersion: job.CacheVersion, BatchSize: job.BatchSize, Batches: job.CalibBatches,
 			Seed: split.Seed, Stratified: split.Stratified, IDs: split.Calib,
 		},
 	}
@@ -331,8 +342,8 @@ func (r *run) openFolder() error {
 		return err
 	}
 	old, err := previousManifest(r.job.Out)
-	if err != nil && r.job.Resume {
-		return err
+	if err != nil {
+		return fmt.Errorf("%w: move it away, or give another --out", err)
 	}
 	switch {
 	case old == nil && r.job.Resume:
@@ -345,6 +356,9 @@ func (r *run) openFolder() error {
 		r.old = old
 		r.manifest.keepFiles(old)
 	default:
+		if old != nil {
+			r.manifest.remember(old, r.job.Out)
+		}
 		if err := os.Remove(filepath.Join(r.job.Out, JournalName)); err == nil {
 			r.Report.Warnf("%s held an interrupted run; starting over (--resume would have continued it)", r.job.Out)
 		} else if !errors.Is(err, os.ErrNotExist) {
@@ -360,8 +374,18 @@ func (m *Manifest) keepFiles(old *Manifest) {
 		if o := old.model(m.Models[i].Name); o != nil {
 			n := &m.Models[i]
 			n.Cache, n.Histograms, n.INT8, n.FP16 = o.Cache, o.Histograms, o.INT8, o.FP16
-			n.Calibrated, n.Stages = o.Calibrated, o.Stages
+			n.Calibrated, n.Skipped, n.Stages = o.Calibrated, o.Skipped, o.Stages
 		}
+	}
+	m.Outcomes, m.Earlier = old.Outcomes, old.Earlier
+}
+
+// warn tells the user something that belongs into the report too.
+func (r *run) warn(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if !slices.Contains(r.result.Warnings, line) {
+		r.Report.Warnf("%s", line)
+		r.result.Warnings = append(r.result.Warnings, line)
 	}
 }
 

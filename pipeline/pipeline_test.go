@@ -52,6 +52,9 @@ func writeIDX(t *testing.T) string {
 			pixels = append(pixels, byte(state>>24))
 		}
 		labels = append(labels, byte(i%10))
+		if i%4 != 0 { // the pixel that backend's logit of the label reads: most images are classified rightly
+			pixels[len(pixels)-side*side+(i%10*71)%(side*side)] = 255
+		}
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "t10k-images-idx3-ubyte"), pixels, 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "t10k-labels-idx1-ubyte"), labels, 0o644))
@@ -450,7 +453,10 @@ func TestJobErrors(t *testing.T) {
 		"no image input":  {func(j *Job) { j.Models[0] = tiny("no_image_input") }, "no_image_input"},
 		"unwritable out":  {func(j *Job) { j.Out = twin }, "output folder"},
 		"missing cache":   {func(j *Job) { j.UseCache = "nowhere.cache" }, "nowhere.cache"},
-		"foreign cache":   {func(j *Job) { j.UseCache = filepath.Join("testdata", "foreign.cache") }, "belongs to another one"},
+		"foreign cache":   {func(j *Job) { j.UseCache = filepath.Join("testdata", "foreign.cache") }, "belongs to another model"},
+		"no batch size":   {func(j *Job) { j.BatchSize = 0 }, "batch size 0"},
+		"no calibration":  {func(j *Job) { j.CalibBatches = 0 }, "need at least one"},
+		"FP32 alone, -5":  {func(j *Job) { j.Precisions, j.BatchSize = []string{FP32}, -5 }, "batch size -5"},
 		"wrong precision": {func(j *Job) { j.Precisions = []string{FP32, "fp4"} }, `precision "fp4"`},
 	} {
 		t.Run(name, func(t *testing.T) {

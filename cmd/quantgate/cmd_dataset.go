@@ -16,8 +16,10 @@ func newDatasetCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dataset",
 		Short: "Check a labelled image set, or pack it into batch files",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  quantgate dataset verify --images val --labels val.txt
+  quantgate dataset pack --images val --labels val.txt --input-size 224 --out packed`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDatasetVerifyCmd(a), newDatasetPackCmd(a))
 	return cmd
@@ -69,7 +71,7 @@ or too few images are left to score.`,
 			case err != nil:
 				return err
 			case len(r.Unreadable) > 0:
-				return fmt.Errorf("%s cannot be read, the first is %s: replace them, or skip up to N with --bad-images skip:N",
+				return fmt.Errorf("%s cannot be read, the first is %s: replace them, or let run and calibrate skip up to N with their --bad-images skip:N",
 					thousands(len(r.Unreadable))+" of "+thousands(r.Images)+" images", r.Unreadable[0].Error)
 			case r.PlanError != "":
 				return errors.New(r.PlanError)

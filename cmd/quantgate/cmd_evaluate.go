@@ -59,6 +59,7 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 	fs.BoolVar(&asJSON, "json", false, "print report.json instead of the table")
 	fs.BoolVar(&exitZero, "exit-zero", false, "exit 0 whatever the verdict; errors still exit 1")
 	job.register(fs)
+	_ = fs.MarkHidden("calib-batches") // a configuration file may hold it for run; nothing is calibrated here
 	policy.register(fs)
 	stop.register(fs)
 	page.register(fs)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -111,6 +112,7 @@ func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) er
 		return nil, err
 	}
 	defer job.Data.Close()
+	a.ui.SetLevel(a.quiet, a.verbose) // a configuration file may have set them
 	result, err := do(ctx, pipeline.Env{Backend: backend, Report: reporter{a.ui}}, job)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil, fmt.Errorf("state is kept in %s; the same command with --resume continues: %w", job.Out, context.Canceled)
@@ -125,6 +127,9 @@ func conclude(a *app, result *pipeline.Result, p accuracy.Policy, page *pageFlag
 		return err
 	}
 	r := reports.New(summary)
+	for _, w := range r.Warnings { // the run's own were told when they arose
+		a.ui.Warnf("%s", w)
+	}
 	describe(r, result)
 	if err := page.fill(r, result.Out, result.Manifest); err != nil {
 		a.ui.Warnf("report.html lacks thresholds: %v", err)
@@ -145,9 +150,6 @@ func conclude(a *app, result *pipeline.Result, p accuracy.Policy, page *pageFlag
 		files = append(files, path)
 	}
 	files = append(files, filepath.Join(result.Out, pipeline.ManifestName))
-	for _, w := range r.Warnings {
-		a.ui.Warnf("%s", w)
-	}
 	format := reports.FormatText
 	if asJSON {
 		format = reports.FormatJSON
@@ -189,8 +191,9 @@ func describe(r *reports.Report, result *pipeline.Result) {
 	r.Manifest = &reports.File{Path: pipeline.ManifestName}
 	r.Dataset = &reports.Dataset{
 		Source: m.Images.Path, Format: string(m.Images.Format), Images: m.Images.Count,
-		Calibration: len(m.Calibration.IDs), Decoder: m.Images.Decoder,
+		Decoder: m.Images.Decoder, Calibration: len(m.Calibration.IDs),
 	}
+	r.Warnings = append(slices.Clone(result.Warnings), r.Warnings...)
 	if m.Calibration.Stratified {
 		r.Dataset.SplitSeed = &m.Calibration.Seed
 	}
@@ -198,6 +201,12 @@ func describe(r *reports.Report, result *pipeline.Result) {
 		found, entry, out := &result.Models[i], &m.Models[i], &r.Models[i]
 		r.Dataset.Scored = out.N
 		r.Dataset.Skipped = len(found.Bad)
+		r.Dataset.Calibration = len(m.Calibration.IDs)
+		for _, bad := range found.Bad {
+			if slices.Contains(m.Calibration.IDs, bad.ID) {
+				r.Dataset.Calibration--
+			}
+		}
 		r.Dataset.Preprocessing = entry.Preprocess.String()
 		if c := found.Calibration; c != nil {
 			out.Calibration = &reports.Calibration{

@@ -58,7 +58,7 @@ func (f *jobFlags) backend(a *app) (engine.Backend, error) {
 // job turns the flags into a job, all but its data.
 func (f *jobFlags) job(a *app) (pipeline.Job, error) {
 	job := pipeline.Job{
-		Tool: "quantgate " + version(), Command: a.command, Images: f.data.Images,
+		Tool: "quantgate " + version(), Command: a.command, Images: f.data.Images, Labels: f.data.Labels,
 		BatchSize: f.data.BatchSize, CalibBatches: f.data.CalibBatches,
 		Out: f.out, Workers: f.workers, Resume: f.resume,
 	}
