@@ -65,6 +65,8 @@ const (
 type Calibration struct {
 	// Batch is the number of images TensorRT is given at once, where the model does not fix it.
 	Batch int
+	// Outputs names the outputs to keep, as in Options: the engine that calibration builds is the one that Open asks for.
+	Outputs []string
 	// Next returns the next images, any number of them; io.EOF ends the calibration, any other error ends the build with that error.
 	// The tensor is the caller's again at the next call.
 	Next func(ctx context.Context) (*tensor.Tensor, error)

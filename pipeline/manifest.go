@@ -58,6 +58,9 @@ type ManifestCalibration struct {
 	Batches    int    `json:"batches"`
 	Seed       uint64 `json:"seed,omitempty"`
 	Stratified bool   `json:"stratified"`
+	// OwnCalibrator says that INT8 stands on quantgate's calibrator on an engine that has one too.
+	OwnCalibrator bool `json:"own_calibrator,omitempty"`
+	NativeLegacy  bool `json:"native_legacy,omitempty"` // the engine's legacy calibrator
 	// IDs and Paths name the images that calibrated, or would have; they are never scored.
 	IDs   []int    `json:"ids"`
 	Paths []string `json:"paths"`
@@ -75,6 +78,7 @@ type ManifestModel struct {
 	UsedCache   string             `json:"used_cache_sha256,omitempty"`
 	Cache       *ManifestFile      `json:"cache,omitempty"`
 	Histograms  *ManifestFile      `json:"histograms,omitempty"`
+	Native      *ManifestFile      `json:"native_cache,omitempty"` // as the engine's own calibrator wrote it
 	INT8        *ManifestFile      `json:"int8,omitempty"`
 	FP16        *ManifestFile      `json:"fp16,omitempty"`
 	Calibrated  *Calibrated        `json:"calibrated,omitempty"`
@@ -109,7 +113,7 @@ func (m *Manifest) key() string {
 	k.Models = append([]ManifestModel(nil), m.Models...)
 	for i := range k.Models {
 		e := &k.Models[i]
-		e.Cache, e.Histograms, e.INT8, e.FP16, e.Calibrated, e.Stages = nil, nil, nil, nil, nil, nil
+		e.Cache, e.Histograms, e.INT8, e.FP16, e.Native, e.Calibrated, e.Stages = nil, nil, nil, nil, nil, nil, nil
 	}
 	b, err := json.Marshal(k)
 	if err != nil {

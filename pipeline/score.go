@@ -98,6 +98,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		}
 	}()
 
+	if err := r.layers(m, built, sessions); err != nil {
+		return nil, err
+	}
 	total := len(r.split.Score)
 	progress := r.Report.Stage("score "+m.name, "images", total, p.images)
 	defer progress.Done()
@@ -164,7 +167,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 func (r *run) open(ctx context.Context, built candidates) ([]engine.Session, error) {
 	var sessions []engine.Session
 	for _, c := range built {
-		s, err := r.Backend.Open(ctx, c.model, engine.Options{Threads: 1, Outputs: []string{c.logits}})
+		o := c.lower
+		o.Threads, o.Outputs = 1, []string{c.logits}
+		s, err := r.Backend.Open(ctx, c.model, o)
 		if err != nil {
 			for _, open := range sessions {
 				err = errors.Join(err, open.Close())

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,8 +256,21 @@ func (r *Report) notes() []string {
 			}
 			lines = append(lines, line)
 		}
+		for _, l := range m.Layers {
+			lines = append(lines, fmt.Sprintf("%s: %s runs %s", m.Name, accuracy.DisplayName(l.Precision), layerCounts(l)))
+		}
 	}
 	return lines
+}
+
+// layerCounts says how many layers run in which arithmetic, the most first.
+func layerCounts(l Layers) string {
+	names := slices.Sorted(maps.Keys(l.Counts))
+	slices.SortStableFunc(names, func(a, b string) int { return l.Counts[b] - l.Counts[a] })
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%d of %d layers in %s", l.Counts[n], len(l.Layers), accuracy.DisplayName(n))
+	}
+	return strings.Join(names, ", ")
 }
 
 // floatNodes groups nodes by operator and reason, in order of appearance.

@@ -78,8 +78,20 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 // Name returns "tensorrt".
 func (b *Backend) Name() string { return "tensorrt" }
 
-// Version returns TensorRT's version and the GPU's name: both decide results.
-func (b *Backend) Version() string { return b.lib.Version.String() + " on " + b.device.Name }
+// Version returns what decides results: TensorRT's version, the GPU's name, and the options that change arithmetic.
+func (b *Backend) Version() string {
+	v := b.lib.Version.String() + " on " + b.device.Name
+	if b.opts.NoTF32 {
+		v += ", no TF32"
+	}
+	if b.opts.INT8FP16 {
+		v += ", INT8 with FP16"
+	}
+	if b.opts.TacticSources != "" {
+		v += ", tactic sources " + b.opts.TacticSources
+	}
+	return v
+}
 
 // LibraryVersion returns TensorRT's version alone, for example "8.6.1": the one in its calibration caches.
 func (b *Backend) LibraryVersion() string { return b.lib.Version.String() }
@@ -141,7 +153,7 @@ func (b *Backend) Calibrate(ctx context.Context, m engine.Model, c engine.Calibr
 		return nil, err
 	}
 	k := &calibration{b: b, ctx: ctx, Calibration: c}
-	o := engine.Options{Precision: engine.Int8}
+	o := engine.Options{Precision: engine.Int8, Outputs: c.Outputs}
 	plan, err := b.build(ctx, m, o, k)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: calibrate: %w", modelName(m), err)

@@ -17,7 +17,7 @@ type relay struct {
 	mu      sync.Mutex
 	seen    map[string]int
 	dropped int
-	last    string
+	last    [2]string // the last error, and the last warning
 }
 
 // distinct bounds what is remembered.
@@ -39,8 +39,11 @@ func (r *relay) most() int {
 func (r *relay) message(severity int, text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	r.mu.Lock()
-	if severity <= nvinfer.Error {
-		r.last = text
+	switch {
+	case severity <= nvinfer.Error:
+		r.last[0] = text
+	case severity == nvinfer.Warning:
+		r.last[1] = text
 	}
 	r.seen[text]++
 	again := r.seen[text] > 1
@@ -74,17 +77,19 @@ func (r *relay) note(l Level, text string) {
 func (r *relay) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = ""
+	r.last = [2]string{}
 }
 
-// reason adds TensorRT's own last error to err.
+// reason adds TensorRT's own last error, or else its last warning, to err.
 func (r *relay) reason(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err == nil || r.last == "" {
-		return err
+	for _, text := range r.last {
+		if err != nil && text != "" {
+			return fmt.Errorf("%w: %s", err, text)
+		}
 	}
-	return fmt.Errorf("%w: %s", err, r.last)
+	return err
 }
 
 // summary says what was left out since the last call.

@@ -425,9 +425,9 @@ func rename(t *testing.T, dir, from, to string) string {
 func TestProbe(t *testing.T) {
 	f := trt.Probe(trttest.Build(t, 101501))
 	require.NoError(t, f.Err)
-	require.Len(t, f.Libraries, 3)
+	require.Len(t, f.Libraries, 4)
 	require.Equal(t, "10.15.1", f.Libraries[0].Version)
-	require.Equal(t, "12.4", f.Libraries[2].Version)
+	require.Equal(t, "12.4", f.Libraries[3].Version)
 	require.Len(t, f.GPUs, 1)
 	g := f.GPUs[0]
 	require.Equal(t, "Fake GPU", g.Name)

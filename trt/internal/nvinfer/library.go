@@ -108,12 +108,14 @@ func open(dir, major string) (*Library, []Facts, error) {
 		preload(dir, helpers)
 	}
 	nvinfer := Facts{Name: "libnvinfer"}
+	plugin := Facts{Name: "libnvinfer_plugin"}
 	parser := Facts{Name: "libnvonnxparser"}
-	facts := func() []Facts { return []Facts{nvinfer, parser} }
+	facts := func() []Facts { return []Facts{nvinfer, plugin, parser} }
 
 	lib, err := dl.Open(filepath.Join(dir, "libnvinfer.so."+major))
 	if err != nil {
-		nvinfer.Problem, parser.Problem = err.Error(), "not opened: it needs libnvinfer"
+		nvinfer.Problem = err.Error()
+		plugin.Problem, parser.Problem = notTried, notTried
 		return nil, facts(), err
 	}
 	var version unsafe.Pointer
@@ -121,6 +123,7 @@ func open(dir, major string) (*Library, []Facts, error) {
 		"getInferLibVersion": &version, "createInferBuilder_INTERNAL": &l.builder, "createInferRuntime_INTERNAL": &l.runtime,
 	}); err != nil {
 		nvinfer.Problem = err.Error()
+		plugin.Problem, parser.Problem = notTried, notTried
 		return nil, facts(), err
 	}
 	nvinfer.Path = dl.PathOf(version)
@@ -130,6 +133,7 @@ func open(dir, major string) (*Library, []Facts, error) {
 	nvinfer.Version = l.Version.String()
 	if err := l.Version.Verified(); err != nil {
 		nvinfer.Problem = err.Error()
+		plugin.Problem, parser.Problem = notTried, notTried
 		return nil, facts(), err
 	}
 	l.slots = C.qg_slots_of(C.int(l.Version.Major))
@@ -137,13 +141,20 @@ func open(dir, major string) (*Library, []Facts, error) {
 	if dir != "" {
 		preload(dir, []string{"libnvinfer_builder_resource.so." + l.Version.String()})
 	}
-	plugins, err := dl.Open(filepath.Join(dir, "libnvinfer_plugin.so."+major))
-	if err == nil {
-		l.plugins, _ = plugins.Symbol("initLibNvInferPlugins") // without it the parser has the operators that need no plugin
+	// A parser of 8 needs the plugins, one of 10 does without; where they fail, it is they that say why.
+	if plugins, err := dl.Open(filepath.Join(dir, "libnvinfer_plugin.so."+major)); err != nil {
+		plugin.Problem = err.Error()
+	} else if l.plugins, err = plugins.Symbol("initLibNvInferPlugins"); err != nil {
+		plugin.Problem = err.Error()
+	} else {
+		plugin.Path = dl.PathOf(l.plugins)
 	}
 	lib, err = dl.Open(filepath.Join(dir, "libnvonnxparser.so."+major))
 	if err != nil {
 		parser.Problem = err.Error()
+		if plugin.Problem != "" {
+			err = fmt.Errorf("%w (%s)", err, plugin.Problem)
+		}
 		return nil, facts(), err
 	}
 	var parserVersion unsafe.Pointer
@@ -158,6 +169,9 @@ func open(dir, major string) (*Library, []Facts, error) {
 	l.ParserPath = parser.Path
 	return l, facts(), nil
 }
+
+// notTried is the problem of a library whose turn did not come.
+const notTried = "not opened: it needs libnvinfer"
 
 // preload opens what matches in dir, so that libraries which name it find it there; what does not open will be told by them.
 func preload(dir string, patterns []string) {

@@ -32,13 +32,21 @@ func null(what string) error { return fmt.Errorf("TensorRT returned nothing from
 
 // Objects of TensorRT's, each freed by its owner, in the reverse order of their making.
 type (
+	// Builder makes plans.
 	Builder struct{ object }
+	// Network is a model as TensorRT sees it.
 	Network struct{ object }
-	Config  struct{ object }
+	// Config says how a plan is built.
+	Config struct{ object }
+	// Profile is a range of input shapes.
 	Profile struct{ object }
-	Parser  struct{ object }
+	// Parser fills a network from ONNX.
+	Parser struct{ object }
+	// Runtime loads plans.
 	Runtime struct{ object }
-	Engine  struct{ object }
+	// Engine is a loaded plan.
+	Engine struct{ object }
+	// Context runs an engine, one batch at a time.
 	Context struct{ object }
 )
 
@@ -204,14 +212,14 @@ func (n *Network) Ports() []Port {
 // Drop makes an output of Ports an inner tensor, so that nothing computes what only it needs.
 func (n *Network) Drop(p Port) { C.qg_network_unmark(n.slots, n.p, p.tensor) }
 
-// SetFP16, SetINT8 and SetTF32 allow arithmetic in these types. TF32 is allowed unless it is forbidden.
-func (c *Config) SetFP16() { C.qg_config_flag(c.slots, c.p, C.int32_t(c.slots.flag_fp16), true) }
+// SetFP16 allows FP16.
+func (c *Config) SetFP16() { C.qg_config_flag(c.slots, c.p, c.slots.flag_fp16, true) }
 
 // SetINT8 allows INT8.
-func (c *Config) SetINT8() { C.qg_config_flag(c.slots, c.p, C.int32_t(c.slots.flag_int8), true) }
+func (c *Config) SetINT8() { C.qg_config_flag(c.slots, c.p, c.slots.flag_int8, true) }
 
 // NoTF32 forbids TF32, so that float32 is computed as float32.
-func (c *Config) NoTF32() { C.qg_config_flag(c.slots, c.p, C.int32_t(c.slots.flag_tf32), false) }
+func (c *Config) NoTF32() { C.qg_config_flag(c.slots, c.p, c.slots.flag_tf32, false) }
 
 // AddProfile adds an optimisation profile.
 func (c *Config) AddProfile(p *Profile) error {
@@ -252,7 +260,7 @@ func (c *Config) SetLevel(level int) { C.qg_config_level(c.slots, c.p, C.int32_t
 // ShareProfiles lets several contexts use one profile, where 8.6 must be told so; later versions do it always.
 func (c *Config) ShareProfiles() {
 	if f := c.slots.preview_profile_sharing; f != C.QG_ABSENT {
-		C.qg_config_preview(c.slots, c.p, C.int32_t(f), true)
+		C.qg_config_preview(c.slots, c.p, f, true)
 	}
 }
 
