@@ -96,6 +96,9 @@ func (b *Backend) Version() string {
 // LibraryVersion returns TensorRT's version alone, for example "8.6.1": the one in its calibration caches.
 func (b *Backend) LibraryVersion() string { return b.lib.Version.String() }
 
+// Memory is the GPU's free memory and all of it, in bytes.
+func (b *Backend) Memory() (free, total uint64, err error) { return b.device.Free() }
+
 func (b *Backend) batch() int { return max(b.opts.Batch, 1) }
 
 func modelName(m engine.Model) string {

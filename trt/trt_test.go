@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -121,6 +122,9 @@ func TestSession(t *testing.T) {
 		require.Equal(t, []engine.Layer{{Name: "conv1", Type: "CaskConvolution", Precision: "fp32"}}, layers)
 		_, err = s.(*trt.Session).Throughput(context.Background(), 3)
 		require.NoError(t, err)
+		_, total, err := b.Memory()
+		require.EqualValues(t, 8<<30, total)
+		require.NoError(t, err)
 
 		require.ErrorIs(t, s.Run(context.Background(), tensor.New(1, 3, 2, 2), []*tensor.Tensor{{}}), engine.ErrShape)
 		cancelled, cancel := context.WithCancel(context.Background())
@@ -143,6 +147,15 @@ func equal(a, b []float32) bool {
 		}
 	}
 	return true
+}
+
+// TestBindNow runs TestSession in a process whose loader resolves every symbol at the start, as hardened systems do.
+func TestBindNow(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSession$")
+	cmd.Env = append(os.Environ(), "LD_BIND_NOW=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "PASS")
 }
 
 func TestModels(t *testing.T) {
