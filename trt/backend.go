@@ -243,7 +243,7 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 			Phase: func(name, _ string, steps int) {
 				b.log.note(LevelDebug, fmt.Sprintf("%s: %s (%d steps)", modelName(m), name, steps))
 			},
-			Step: func(string, int) bool { return ctx.Err() == nil },
+			Step: func(string, int) bool { return ctx.Err() == nil && (k == nil || !k.failed.Load()) },
 		})
 		defer monitor.Free()
 		config.SetMonitor(monitor)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/tensor"
@@ -29,6 +30,7 @@ type calibration struct {
 	images  int
 	written []byte
 	err     error
+	failed  atomic.Bool // err is set; for the threads that watch the build
 }
 
 // calibrator makes TensorRT's calibrator and the memory that it takes batches from.
@@ -66,11 +68,13 @@ func (k *calibration) next(name string) (uint64, bool) {
 		return 0, false
 	}
 	if name != k.input.Name {
+		k.failed.Store(true)
 		k.err = fmt.Errorf("TensorRT calibrates input %q where the model has %q", name, k.input.Name)
 		return 0, false
 	}
 	more, err := k.fill()
 	if err != nil {
+		k.failed.Store(true)
 		k.err = err
 		return 0, false
 	}

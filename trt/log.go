@@ -8,8 +8,8 @@ import (
 	"github.com/quantgate/quantgate/trt/internal/nvinfer"
 )
 
-// relay passes TensorRT's messages on, each text once: some come once a tensor. The last error is kept, because TensorRT's calls fail
-// without a reason.
+// relay passes TensorRT's messages on, each text once: some come once a tensor. The first error is kept, because TensorRT's calls
+// fail without a reason.
 type relay struct {
 	verbose bool
 	out     func(Level, string)
@@ -17,7 +17,7 @@ type relay struct {
 	mu      sync.Mutex
 	seen    map[string]int
 	dropped int
-	last    [2]string // the last error, and the last warning
+	first   [2]string // the first error and the first warning since they were asked for: what follows is mostly its echo
 }
 
 // distinct bounds what is remembered.
@@ -40,10 +40,10 @@ func (r *relay) message(severity int, text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	r.mu.Lock()
 	switch {
-	case severity <= nvinfer.Error:
-		r.last[0] = text
-	case severity == nvinfer.Warning:
-		r.last[1] = text
+	case severity <= nvinfer.Error && r.first[0] == "":
+		r.first[0] = text
+	case severity == nvinfer.Warning && r.first[1] == "":
+		r.first[1] = text
 	}
 	r.seen[text]++
 	again := r.seen[text] > 1
@@ -77,15 +77,20 @@ func (r *relay) note(l Level, text string) {
 func (r *relay) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = [2]string{}
+	r.first = [2]string{}
 }
 
-// reason adds TensorRT's own last error, or else its last warning, to err.
+// reason adds to err TensorRT's own first error, or else its first warning, since the last call of reason or reset.
 func (r *relay) reason(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, text := range r.last {
-		if err != nil && text != "" {
+	if err == nil {
+		return nil
+	}
+	first := r.first
+	r.first = [2]string{}
+	for _, text := range first {
+		if text != "" {
 			return fmt.Errorf("%w: %s", err, text)
 		}
 	}
