@@ -42,10 +42,15 @@ static qg_dims from32(dims32 d) {
 
 int32_t qg_lib_version(void *symbol) { return ((int32_t(*)(void))symbol)(); }
 
-void *qg_create(void *symbol, void *logger, int32_t version) { return ((void *(*)(void *, int32_t))symbol)(logger, version); }
+// 10.15 answers with a null pointer plus an offset (0x238) where CUDA does not start: no object lies in the first page.
+static void *object_or_null(void *p) { return (uintptr_t)p < 4096 ? NULL : p; }
+
+void *qg_create(void *symbol, void *logger, int32_t version) {
+	return object_or_null(((void *(*)(void *, int32_t))symbol)(logger, version));
+}
 
 void *qg_create_parser(void *symbol, void *network, void *logger, int32_t version) {
-	return ((void *(*)(void *, void *, int))symbol)(network, logger, version);
+	return object_or_null(((void *(*)(void *, void *, int))symbol)(network, logger, version));
 }
 
 bool qg_init_plugins(void *symbol, void *logger) { return ((bool (*)(void *, const char *))symbol)(logger, ""); }

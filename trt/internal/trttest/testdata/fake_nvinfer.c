@@ -451,5 +451,6 @@ void *createInferBuilder_INTERNAL(void *logger, int32_t version) {
 }
 #endif
 void *createInferRuntime_INTERNAL(void *logger, int32_t version) {
-	return version != VERSION || mode("null_runtime") ? NULL : make(RUNTIME, logger);
+	if (mode("null_runtime")) return WIDE ? (void *)0x238 : NULL; // as 10.15.1 does without CUDA
+	return version != VERSION ? NULL : make(RUNTIME, logger);
 }
