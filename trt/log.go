@@ -17,7 +17,7 @@ type relay struct {
 	mu      sync.Mutex
 	seen    map[string]int
 	dropped int
-	first   [2]string // the first error and the first warning since they were asked for: what follows is mostly its echo
+	reasons [2]string // the first error since it was asked for, whose echo the others mostly are, and the last warning
 }
 
 // distinct bounds what is remembered.
@@ -40,10 +40,10 @@ func (r *relay) message(severity int, text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	r.mu.Lock()
 	switch {
-	case severity <= nvinfer.Error && r.first[0] == "":
-		r.first[0] = text
-	case severity == nvinfer.Warning && r.first[1] == "":
-		r.first[1] = text
+	case severity <= nvinfer.Error && r.reasons[0] == "":
+		r.reasons[0] = text
+	case severity == nvinfer.Warning:
+		r.reasons[1] = text
 	}
 	r.seen[text]++
 	again := r.seen[text] > 1
@@ -77,19 +77,19 @@ func (r *relay) note(l Level, text string) {
 func (r *relay) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.first = [2]string{}
+	r.reasons = [2]string{}
 }
 
-// reason adds to err TensorRT's own first error, or else its first warning, since the last call of reason or reset.
+// reason adds to err TensorRT's own first error, or else its last warning, since the last call of reason or reset.
 func (r *relay) reason(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
 		return nil
 	}
-	first := r.first
-	r.first = [2]string{}
-	for _, text := range first {
+	reasons := r.reasons
+	r.reasons = [2]string{}
+	for _, text := range reasons {
 		if text != "" {
 			return fmt.Errorf("%w: %s", err, text)
 		}
