@@ -6,7 +6,7 @@ DATA    := .data/fashion-mnist
 OUT     := out/fashion-mnist
 MODELS  := cnn resnet_bn dwsep_hswish
 # Packages whose code runs on several goroutines.
-RACE    := ./calib/... ./dataset/... ./engine/... ./ort/... ./pipeline/... ./internal/...
+RACE    := ./calib/... ./dataset/... ./engine/... ./ort/... ./pipeline/... ./trt/... ./internal/...
 LINT    := .deps/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # Where scripts/setup puts a libturbojpeg that it could not install.
@@ -54,11 +54,23 @@ lint: $(LINT) ## Check format, go.mod, Go code, imports and shell scripts
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on the files above" >&2; exit 1; }
 	go mod tidy -diff
 	$(LINT) run ./...
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup scripts/screenshot .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup scripts/screenshot scripts/gpu/run .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
 
 $(LINT):
 	GOBIN=$(CURDIR)/.deps/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv .deps/bin/golangci-lint $@
+
+# NVIDIA's headers of TensorRT 10.16 come with a crate of Rust bindings; they are read, never kept in this repository.
+SLOTS := .deps/slots
+
+.PHONY: slots
+slots: ## Compare trt's tables with TensorRT's headers: TENSORRT_INCLUDE names them, or 10.16's are fetched with cargo
+	@[ -n "$(TENSORRT_INCLUDE)" ] || [ -f $(SLOTS)/Cargo.toml ] || { \
+		mkdir -p $(SLOTS)/src && touch $(SLOTS)/src/lib.rs && \
+		printf '[package]\nname = "slots"\nversion = "0.0.0"\n[dependencies]\ntrtx-sys = "=0.5.0"\n[workspace]\n' >$(SLOTS)/Cargo.toml; }
+	@[ -n "$(TENSORRT_INCLUDE)" ] || (cd $(SLOTS) && CARGO_HOME="$$PWD/cargo" cargo fetch --quiet)
+	TENSORRT_INCLUDE="$${TENSORRT_INCLUDE:-$$(echo "$$PWD"/$(SLOTS)/cargo/registry/src/*/trtx-sys-0.5.0/TensorRT-Headers/TRT-Enterprise-10.16)}" \
+		go test -count=1 -run TestSlotsAgainstHeaders -v ./trt/internal/nvinfer
 
 .PHONY: bench
 bench: deps ## Run the Go benchmarks

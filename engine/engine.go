@@ -43,6 +43,53 @@ type Options struct {
 	// are outputs and fusion would gain nothing. Without it a BatchNormalization may be folded or a convolution computed in another
 	// layout, which changes results by float32 rounding.
 	NoFusion bool
+	// Precision asks a Quantizer to lower a model's arithmetic itself; other backends refuse all but the empty one, which
+	// computes as the model states.
+	Precision Precision
+	// Cache is a calibration cache in TensorRT's format: the ranges that Int8 stands on in a model without
+	// QuantizeLinear/DequantizeLinear pairs of its own.
+	Cache []byte
+}
+
+// Precision is the arithmetic that a Quantizer may use beside float32.
+type Precision string
+
+// The precisions of Options.
+const (
+	AsStated Precision = ""
+	Half     Precision = "fp16"
+	Int8     Precision = "int8"
+)
+
+// Calibration feeds a native calibrator.
+type Calibration struct {
+	// Batch is the number of images TensorRT is given at once, where the model does not fix it.
+	Batch int
+	// Outputs names the outputs to keep, as in Options: the engine that calibration builds is the one that Open asks for.
+	Outputs []string
+	// Next returns the next images, any number of them; io.EOF ends the calibration, any other error ends the build with that error.
+	// The tensor is the caller's again at the next call.
+	Next func(ctx context.Context) (*tensor.Tensor, error)
+}
+
+// Quantizer is a Backend that lowers precision and calibrates by itself.
+type Quantizer interface {
+	Backend
+	// Calibrate runs the engine's own calibrator over a model and returns the calibration cache exactly as the engine wrote it.
+	Calibrate(ctx context.Context, m Model, c Calibration) ([]byte, error)
+}
+
+// Layer is one layer of an engine as it really runs.
+type Layer struct {
+	Name      string `json:"name"`
+	Type      string `json:"type,omitempty"`
+	Precision string `json:"precision"` // of its arithmetic: int8, fp16, fp32, or what else the engine calls it
+}
+
+// Inspector is a Session that tells which layers it really runs.
+type Inspector interface {
+	Session
+	Layers() ([]Layer, error)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

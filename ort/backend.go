@@ -118,6 +118,9 @@ func (b *Backend) Open(ctx context.Context, m engine.Model, o engine.Options) (e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if o.Precision != engine.AsStated {
+		return nil, openError(m, fmt.Errorf("ONNX Runtime computes a model as it states: it cannot lower it to %s", o.Precision))
+	}
 	ins, outs, err := describe(m)
 	if err != nil {
 		return nil, openError(m, err)

@@ -14,7 +14,8 @@ import (
 type candidate struct {
 	name   string
 	model  engine.Model
-	logits string // the output to score
+	logits string         // the output to score
+	lower  engine.Options // precision and cache, for an engine that lowers precision itself
 }
 
 // candidates are what one model is scored as, the base first.
@@ -30,21 +31,17 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	if !r.job.needsCalibration() {
 		return out, nil
 	}
-	c, err := r.calibration(ctx, m)
+	if q := quantizer(r.Env); q != nil {
+		return r.buildOn(ctx, m, q, base)
+	}
+	c, err := r.ownCalibration(ctx, m)
 	if err != nil {
 		return nil, err
-	}
-	m.result.Calibration = c
-	for _, w := range c.Warnings {
-		r.Report.Warnf("%s: %s", m.name, w)
 	}
 	began := time.Now()
-	folded, names, err := onnx.FoldBatchNorm(m.model)
+	folded, err := r.fold(m)
 	if err != nil {
 		return nil, err
-	}
-	if len(names) > 0 {
-		r.Report.Debugf("%s: folded %d BatchNormalization nodes into their convolutions", m.name, len(names))
 	}
 	for _, precision := range r.job.Precisions[1:] {
 		var next candidate
@@ -63,17 +60,31 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	return out, r.manifest.write(r.job.Out)
 }
 
+// ownCalibration is calibration, noted in the result.
+func (r *run) ownCalibration(ctx context.Context, m *prepared) (*Calibration, error) {
+	c, err := r.calibration(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	m.result.Calibration = c
+	for _, w := range c.Warnings {
+		r.Report.Warnf("%s: %s", m.name, w)
+	}
+	return c, nil
+}
+
+func (r *run) fold(m *prepared) (*onnx.Model, error) {
+	folded, names, err := onnx.FoldBatchNorm(m.model)
+	if err == nil && len(names) > 0 {
+		r.Report.Debugf("%s: folded %d BatchNormalization nodes into their convolutions", m.name, len(names))
+	}
+	return folded, err
+}
+
 // buildINT8 writes the Q/DQ model, and returns its float32 twin, which computes what an INT8 engine computes from it: sums of
 // integers, then scales and bias. ONNX Runtime's own INT8 kernels round the bias too, and foretell a GPU less well.
 func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
-	model, report, err := onnx.InsertQDQ(folded, c.amax(), onnx.QDQOptions{})
-	if err != nil {
-		return candidate{}, err
-	}
-	m.result.QDQ = report
-	r.tell(m, "INT8", report.Nodes, report.Warnings)
-	path := filepath.Join(r.job.Out, m.name+".int8.onnx")
-	if m.manifest.INT8, err = r.save(model, path); err != nil {
+	if _, err := r.writeINT8(m, folded, c); err != nil {
 		return candidate{}, err
 	}
 	twin, _, err := onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
@@ -83,18 +94,23 @@ func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	return scored(m.name+" int8", INT8, twin)
 }
 
+// writeINT8 writes the Q/DQ model.
+func (r *run) writeINT8(m *prepared, folded *onnx.Model, c *Calibration) (*onnx.Model, error) {
+	model, report, err := onnx.InsertQDQ(folded, c.amax(), onnx.QDQOptions{})
+	if err != nil {
+		return nil, err
+	}
+	m.result.QDQ = report
+	r.tell(m, "INT8", report.Nodes, report.Warnings)
+	m.manifest.INT8, err = r.save(model, filepath.Join(r.job.Out, m.name+".int8.onnx"))
+	return model, err
+}
+
 // buildFP16 writes the float16 model, and returns its float32 twin, which rounds where the float16 model does: ONNX Runtime's
 // CPU would compute the float16 model itself in float32 and lose every overflow.
 func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
 	o := onnx.FP16Options{Amax: c.maxima()}
-	model, report, err := onnx.ToFP16(folded, o)
-	if err != nil {
-		return candidate{}, err
-	}
-	m.result.FP16 = report
-	r.tell(m, "FP16", report.Nodes, report.Warnings)
-	path := filepath.Join(r.job.Out, m.name+".fp16.onnx")
-	if m.manifest.FP16, err = r.save(model, path); err != nil {
+	if _, err := r.writeFP16(m, folded, o); err != nil {
 		return candidate{}, err
 	}
 	twin, _, err := onnx.EmulateFP16(folded, o)
@@ -102,6 +118,18 @@ func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candid
 		return candidate{}, err
 	}
 	return scored(m.name+" fp16", FP16, twin)
+}
+
+// writeFP16 writes the float16 model.
+func (r *run) writeFP16(m *prepared, folded *onnx.Model, o onnx.FP16Options) (*onnx.Model, error) {
+	model, report, err := onnx.ToFP16(folded, o)
+	if err != nil {
+		return nil, err
+	}
+	m.result.FP16 = report
+	r.tell(m, "FP16", report.Nodes, report.Warnings)
+	m.manifest.FP16, err = r.save(model, filepath.Join(r.job.Out, m.name+".fp16.onnx"))
+	return model, err
 }
 
 // scored is a model as pass B takes it; title is what messages call it.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/onnx"
 )
 
@@ -64,12 +65,17 @@ func (r *run) evaluated(base *prepared) (candidates, error) {
 				return nil, fmt.Errorf("%s: input %s does not fit the base's %s: compare models that take the same images", c.Path, in.Shape, base.input.Shape)
 			}
 		}
-		if model.UsesFloat16() {
-			r.warn("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
-		}
 		next, err := scored(c.Path, c.Name, model)
 		if err != nil {
 			return nil, err
+		}
+		switch {
+		case quantizer(r.Env) != nil && model.UsesQDQ():
+			next.lower.Precision = engine.Int8
+		case quantizer(r.Env) != nil && model.UsesFloat16():
+			next.lower.Precision = engine.Half
+		case model.UsesFloat16():
+			r.warn("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
 		}
 		out = append(out, next)
 	}

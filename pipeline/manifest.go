@@ -64,6 +64,9 @@ type ManifestCalibration struct {
 	Batches      int    `json:"batches"`
 	Seed         uint64 `json:"seed,omitempty"`
 	Stratified   bool   `json:"stratified"`
+	// OwnCalibrator says that INT8 stands on quantgate's calibrator on an engine that has one too.
+	OwnCalibrator bool `json:"own_calibrator,omitempty"`
+	NativeLegacy  bool `json:"native_legacy,omitempty"` // the engine's legacy calibrator
 	// IDs and Paths name the images that calibrated, or would have; they are never scored.
 	IDs   []int    `json:"ids"`
 	Paths []string `json:"paths"`
@@ -81,6 +84,7 @@ type ManifestModel struct {
 	CachePath   string             `json:"cache_path,omitempty"` // where the cache was asked for, if not in the folder
 	Cache       *ManifestFile      `json:"cache,omitempty"`
 	Histograms  *ManifestFile      `json:"histograms,omitempty"`
+	Native      *ManifestFile      `json:"native_cache,omitempty"` // as the engine's own calibrator wrote it
 	INT8        *ManifestFile      `json:"int8,omitempty"`
 	FP16        *ManifestFile      `json:"fp16,omitempty"`
 	Calibrated  *Calibrated        `json:"calibrated,omitempty"`
@@ -116,7 +120,7 @@ func (m *Manifest) key() string {
 	k.Models = append([]ManifestModel(nil), m.Models...)
 	for i := range k.Models {
 		e := &k.Models[i]
-		e.Cache, e.Histograms, e.INT8, e.FP16, e.Calibrated, e.Skipped, e.Stages = nil, nil, nil, nil, nil, nil, nil
+		e.Cache, e.Histograms, e.INT8, e.FP16, e.Native, e.Calibrated, e.Skipped, e.Stages = nil, nil, nil, nil, nil, nil, nil, nil
 	}
 	b, err := json.Marshal(k)
 	if err != nil {
@@ -192,7 +196,7 @@ func (m *Manifest) addCandidates(cs []Candidate) error {
 func (m *Manifest) origin(sha256 string) *Manifest {
 	for _, run := range append([]*Manifest{m}, m.Earlier...) {
 		for _, e := range run.Models {
-			for _, f := range []*ManifestFile{e.Cache, e.INT8, e.FP16} {
+			for _, f := range []*ManifestFile{e.Cache, e.Native, e.INT8, e.FP16} {
 				if f != nil && f.SHA256 == sha256 {
 					return run
 				}
@@ -208,7 +212,7 @@ func (m *Manifest) remember(old *Manifest, dir string) {
 	old.Earlier = nil
 	for _, run := range runs {
 		if slices.ContainsFunc(run.Models, func(e ManifestModel) bool {
-			return e.Cache.intact(dir) || e.INT8.intact(dir) || e.FP16.intact(dir)
+			return e.Cache.intact(dir) || e.Native.intact(dir) || e.INT8.intact(dir) || e.FP16.intact(dir)
 		}) {
 			m.Earlier = append(m.Earlier, run)
 		}

@@ -27,6 +27,15 @@ const (
 	INT8 = "int8"
 )
 
+// More precisions, for an engine that lowers precision itself: the ways to the same arithmetic, side by side. There FP16 and INT8 are the
+// engine's own as well: INT8 is INT8Native, or INT8Cache where Job.OwnCalibrator or Job.UseCache asks for it.
+const (
+	INT8Native = "int8-native" // the engine's calibrator
+	INT8Cache  = "int8-cache"  // a cache of quantgate's calibrator, read by the engine
+	INT8QDQ    = "int8-qdq"    // the model with Q/DQ pairs that quantgate writes
+	FP16Model  = "fp16-model"  // the float16 model that quantgate writes
+)
+
 // Reporter shows the user what a run does.
 type Reporter interface {
 	// Stage starts the progress of one stage over total images, done of which an earlier run has finished.
@@ -89,6 +98,11 @@ type Job struct {
 	// CacheVersion is the library version in the written cache's first line, such as 8.6.1; TensorRT ignores a cache of another version.
 	CacheVersion string
 
+	// OwnCalibrator makes INT8 stand on quantgate's calibrator where the engine has one too.
+	OwnCalibrator bool
+	// NativeLegacy says that the engine was told to use its legacy calibrator; it is part of what a run is known by.
+	NativeLegacy bool
+
 	Workers int // 0: one a core
 	MaxBad  int // unreadable images to skip before giving up
 	Resume  bool
@@ -117,7 +131,8 @@ type ModelResult struct {
 	Calibration *Calibration // nil where nothing was calibrated
 	QDQ         *onnx.QDQReport
 	FP16        *onnx.FP16Report
-	Bad         []accuracy.Skip // images left out because they could not be read
+	Layers      map[string][]engine.Layer // by precision, where the engine tells what it really runs
+	Bad         []accuracy.Skip           // images left out because they could not be read
 }
 
 // run is a job under way.
@@ -185,7 +200,7 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 		job.Workers = runtime.GOMAXPROCS(0)
 	}
 	r := &run{Env: env, job: job, result: &Result{Out: job.Out}}
-	if err := job.check(); err != nil {
+	if err := job.check(quantizer(env) != nil); err != nil {
 		return nil, nil, err
 	}
 	var err error
@@ -235,7 +250,7 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 }
 
 // check finds what is wrong with a job by itself.
-func (job *Job) check() error {
+func (job *Job) check(quantizes bool) error {
 	if len(job.Models) == 0 {
 		return errors.New("no model given")
 	}
@@ -265,7 +280,15 @@ func (job *Job) check() error {
 		return fmt.Errorf("precisions %v: the first must be %s, the base", job.Precisions, FP32)
 	}
 	for _, p := range job.Precisions[1:] {
-		if p != FP16 && p != INT8 {
+		switch p {
+		case FP16, INT8:
+			continue
+		case INT8Native, INT8Cache, INT8QDQ, FP16Model:
+			if quantizes {
+				continue
+			}
+			return fmt.Errorf("precision %q needs an engine that lowers precision itself: use --engine tensorrt, or %s and %s", p, FP16, INT8)
+		default:
 			return fmt.Errorf("unknown precision %q: use %s, %s, %s", p, FP32, FP16, INT8)
 		}
 	}
@@ -317,6 +340,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 		Calibration: ManifestCalibration{
 			Method: string(job.Method), CacheVersion: job.CacheVersion, BatchSize: job.BatchSize, Batches: job.CalibBatches,
 			Seed: split.Seed, Stratified: split.Stratified, IDs: split.Calib,
+			OwnCalibrator: job.OwnCalibrator, NativeLegacy: job.NativeLegacy,
 		},
 	}
 	m.StopEarly = job.Stop.manifest()
@@ -330,7 +354,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 // needsCalibration reports whether any asked precision stands on activation ranges: INT8 for its scales, FP16 to know what
 // float16 cannot hold.
 func (job *Job) needsCalibration() bool {
-	return slices.Contains(job.Precisions, INT8) || slices.Contains(job.Precisions, FP16)
+	return len(job.Precisions) > 1
 }
 
 // openFolder makes the output folder and finds out whether it holds a run to continue.
@@ -373,7 +397,7 @@ func (m *Manifest) keepFiles(old *Manifest) {
 	for i := range m.Models {
 		if o := old.model(m.Models[i].Name); o != nil {
 			n := &m.Models[i]
-			n.Cache, n.Histograms, n.INT8, n.FP16 = o.Cache, o.Histograms, o.INT8, o.FP16
+			n.Cache, n.Histograms, n.INT8, n.FP16, n.Native = o.Cache, o.Histograms, o.INT8, o.FP16, o.Native
 			n.Calibrated, n.Skipped, n.Stages = o.Calibrated, o.Skipped, o.Stages
 		}
 	}

@@ -127,6 +127,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		}
 	}()
 
+	if err := r.layers(m, built, sessions); err != nil {
+		return nil, err
+	}
 	total := len(r.split.Score)
 	progress := r.Report.Stage("score "+m.name, "images", total, p.images)
 	defer progress.Done()
@@ -162,7 +165,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	}
 	for range r.job.Workers {
 		g.Go(func() error {
-			w := newScorer(sessions, m)
+			w := newScorer(sessions, m.ClassOffset, r.pieceOf(m))
 			for {
 				batch, err := next()
 				if errors.Is(err, io.EOF) {
@@ -203,7 +206,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 func (r *run) open(ctx context.Context, built candidates) ([]engine.Session, error) {
 	var sessions []engine.Session
 	for _, c := range built {
-		s, err := r.Backend.Open(ctx, c.model, engine.Options{Threads: 1, Outputs: []string{c.logits}})
+		o := c.lower
+		o.Threads, o.Outputs = 1, []string{c.logits}
+		s, err := r.Backend.Open(ctx, c.model, o)
 		if err != nil {
 			for _, open := range sessions {
 				err = errors.Join(err, open.Close())
@@ -252,8 +257,11 @@ func (r *run) resume(m *prepared, done []accuracy.Batch) remainder {
 // processor's caches: a 224x224 image at a time is faster than 25, and takes a fraction of the memory; tiny images share a call.
 const pieceBytes = 256 << 10
 
-// pieceOf is the number of images that one call of the engine gets.
-func pieceOf(m *prepared) int {
+// pieceOf is the number of images that one call of the engine gets; an engine that quantizes by itself is a GPU, which wants whole batches.
+func (r *run) pieceOf(m *prepared) int {
+	if quantizer(r.Env) != nil {
+		return r.job.BatchSize
+	}
 	if n := m.input.Shape[0]; n > 1 { // the model fixes its batch
 		return int(n)
 	}
@@ -268,8 +276,8 @@ type scorer struct {
 	logits   []*tensor.Tensor // by session
 }
 
-func newScorer(sessions []engine.Session, m *prepared) *scorer {
-	w := &scorer{sessions: sessions, offset: m.ClassOffset, piece: pieceOf(m)}
+func newScorer(sessions []engine.Session, offset, piece int) *scorer {
+	w := &scorer{sessions: sessions, offset: offset, piece: piece}
 	for range sessions {
 		w.logits = append(w.logits, &tensor.Tensor{})
 	}

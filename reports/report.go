@@ -60,6 +60,7 @@ type Model struct {
 	Precisions   Precisions       `json:"precisions"`
 	Calibration  *Calibration     `json:"calibration,omitempty"`
 	Quantization []Quantization   `json:"quantization,omitempty"`
+	Layers       []Layers         `json:"layers,omitempty"`
 	Files        []File           `json:"files,omitempty"`
 
 	// The HTML page alone shows these.
@@ -187,6 +188,20 @@ type Quantization struct {
 	Following int         `json:"following"` // nodes in the kernel or at the scale of the one before them
 	Float     []FloatNode `json:"float"`     // nodes left in float
 	Warnings  []string    `json:"warnings,omitempty"`
+}
+
+// Layers says which arithmetic the layers of one precision's engine really run in.
+type Layers struct {
+	Precision string         `json:"precision"` // as it was asked for
+	Counts    map[string]int `json:"counts"`    // by arithmetic: int8, fp16, fp32
+	Layers    []Layer        `json:"layers"`
+}
+
+// Layer is one layer of an engine.
+type Layer struct {
+	Name      string `json:"name"`
+	Type      string `json:"type,omitempty"`
+	Precision string `json:"precision"`
 }
 
 // FloatNode is a node that was left in float.

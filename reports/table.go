@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -273,6 +274,9 @@ func (r *Report) notes() []string {
 			}
 			lines = append(lines, line)
 		}
+		for _, l := range m.Layers {
+			lines = append(lines, fmt.Sprintf("%s: %s runs %s", m.Name, accuracy.DisplayName(l.Precision), layerCounts(l)))
+		}
 	}
 	return lines
 }
@@ -292,6 +296,16 @@ func (r *Report) classesLost(p Precision) string {
 		noun = "class"
 	}
 	return fmt.Sprintf("lost significantly in %d %s: %s", p.ClassesLost, noun, strings.Join(names, ", "))
+}
+
+// layerCounts says how many layers run in which arithmetic, the most first.
+func layerCounts(l Layers) string {
+	names := slices.Sorted(maps.Keys(l.Counts))
+	slices.SortStableFunc(names, func(a, b string) int { return l.Counts[b] - l.Counts[a] })
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%d of %d layers in %s", l.Counts[n], len(l.Layers), accuracy.DisplayName(n))
+	}
+	return strings.Join(names, ", ")
 }
 
 // floatNodes groups nodes by operator and reason, in order of appearance.

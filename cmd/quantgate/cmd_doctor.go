@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"github.com/quantgate/quantgate/dataset"
-	"github.com/quantgate/quantgate/internal/dl"
 	"github.com/quantgate/quantgate/ort"
+	"github.com/quantgate/quantgate/trt"
 )
 
 // errNoEngine is what doctor fails with where the main job cannot run at all.
@@ -46,6 +46,7 @@ type engineFacts struct {
 	Path      string         `json:"path,omitempty"`
 	Tried     []string       `json:"tried,omitempty"`
 	Libraries []libraryFacts `json:"libraries,omitempty"`
+	GPUs      []gpuFacts     `json:"gpus,omitempty"`
 	Remedy    string         `json:"remedy,omitempty"`
 }
 
@@ -53,6 +54,17 @@ type libraryFacts struct {
 	Name    string `json:"name"`
 	Present bool   `json:"present"`
 	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	Problem string `json:"problem,omitempty"` // the loader's own text
+}
+
+type gpuFacts struct {
+	Index       int    `json:"index"`
+	Name        string `json:"name"`
+	Capability  string `json:"compute_capability"`
+	MemoryBytes uint64 `json:"memory_bytes"`
+	FP16        bool   `json:"fp16"` // fast arithmetic of that kind
+	INT8        bool   `json:"int8"`
 }
 
 type jpegFacts struct {
@@ -89,8 +101,9 @@ type dataFacts struct {
 
 func newDoctorCmd(a *app) *cobra.Command {
 	var (
-		asJSON  bool
-		library string
+		asJSON   bool
+		library  string
+		tensorrt string
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -105,7 +118,7 @@ nothing can be calibrated or scored then.`,
   quantgate doctor --ort-library /opt/onnxruntime/lib`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			d := diagnose(library)
+			d := diagnose(library, tensorrt)
 			var err error
 			if asJSON {
 				err = printJSON(a.stdout, d)
@@ -119,16 +132,17 @@ nothing can be calibrated or scored then.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON instead of text")
+	cmd.Flags().StringVar(&tensorrt, "tensorrt-library", "", "folder of TensorRT's libraries, to try instead of searching")
 	cmd.Flags().StringVar(&library, "ort-library", "", "ONNX Runtime's shared library, or its folder, to try instead of searching")
 	return cmd
 }
 
-func diagnose(library string) diagnosis {
-	onnxRuntime := ortFacts(library)
+func diagnose(library, tensorrt string) diagnosis {
+	onnxRuntime, tensorRT := ortFacts(library), tensorRTFacts(tensorrt)
 	return diagnosis{
-		Usable:  onnxRuntime.Usable,
+		Usable:  onnxRuntime.Usable || tensorRT.Usable,
 		Version: version(),
-		Engines: []engineFacts{onnxRuntime, tensorRTFacts()},
+		Engines: []engineFacts{onnxRuntime, tensorRT},
 		JPEG:    findJPEG(),
 		CPU:     findCPU(),
 		Memory:  findMemory(),
@@ -151,38 +165,18 @@ func ortFacts(library string) engineFacts {
 	return e
 }
 
-// tensorRTLibraries are the libraries of a machine with TensorRT, each with a symbol that tells where it was loaded from.
-var tensorRTLibraries = []struct {
-	name, symbol string
-	files        []string
-}{
-	{"libnvinfer", "getInferLibVersion", []string{"libnvinfer.so.10", "libnvinfer.so.8", "libnvinfer.so"}},
-	{"libnvonnxparser", "createNvOnnxParser_INTERNAL", []string{"libnvonnxparser.so.10", "libnvonnxparser.so.8", "libnvonnxparser.so"}},
-	{"libcudart", "cudaRuntimeGetVersion", []string{"libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so"}},
-	{"libcuda", "cuInit", []string{"libcuda.so.1"}},
-}
-
-// tensorRTFacts says which of TensorRT's libraries are here. None is called: this version does not score on TensorRT.
-func tensorRTFacts() engineFacts {
-	e := engineFacts{
-		Name:   "tensorrt",
-		Remedy: "this version scores on ONNX Runtime only; trtexec takes the caches and models that it writes",
+// tensorRTFacts opens TensorRT and asks the driver for its GPUs; nothing is built.
+func tensorRTFacts(library string) engineFacts {
+	found := trt.Probe(library)
+	e := engineFacts{Name: "tensorrt", Usable: found.Err == nil, Version: found.Version, Path: found.Path}
+	if found.Err != nil {
+		e.Remedy = trt.Remedy
 	}
-	for _, l := range tensorRTLibraries {
-		facts := libraryFacts{Name: l.name}
-		for _, file := range l.files {
-			lib, err := dl.Open(file)
-			if err != nil {
-				continue
-			}
-			facts.Present, facts.Path = true, file
-			if p, err := lib.Symbol(l.symbol); err == nil {
-				facts.Path = dl.PathOf(p)
-			}
-			_ = lib.Close() // it was only looked at; a failure to unload changes nothing
-			break
-		}
-		e.Libraries = append(e.Libraries, facts)
+	for _, l := range found.Libraries {
+		e.Libraries = append(e.Libraries, libraryFacts{Name: l.Name, Present: l.Problem == "", Path: l.Path, Version: l.Version, Problem: l.Problem})
+	}
+	for _, g := range found.GPUs {
+		e.GPUs = append(e.GPUs, gpuFacts(g))
 	}
 	return e
 }
@@ -314,11 +308,18 @@ func printDiagnosis(out io.Writer, d diagnosis) error {
 			}
 		}
 		for _, l := range e.Libraries {
-			if l.Present {
-				line("  "+l.Name, "present: %s", l.Path)
-			} else {
-				line("  "+l.Name, "absent")
+			switch {
+			case l.Problem != "":
+				line("  "+l.Name, "%s", l.Problem)
+			case l.Version != "":
+				line("  "+l.Name, "version %s, %s", l.Version, l.Path)
+			default:
+				line("  "+l.Name, "%s", l.Path)
 			}
+		}
+		yes := map[bool]string{true: "yes", false: "no"}
+		for _, g := range e.GPUs {
+			line(fmt.Sprintf("  GPU %d", g.Index), "%s, compute capability %s, %s, FP16 %s, INT8 %s", g.Name, g.Capability, gib(g.MemoryBytes), yes[g.FP16], yes[g.INT8])
 		}
 		if e.Remedy != "" {
 			line("  remedy", "%s", e.Remedy)

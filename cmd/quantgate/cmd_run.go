@@ -13,10 +13,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/internal/ui"
 	"github.com/quantgate/quantgate/onnx"
 	"github.com/quantgate/quantgate/pipeline"
 	"github.com/quantgate/quantgate/reports"
+	"github.com/quantgate/quantgate/trt"
 )
 
 func newRunCmd(a *app) *cobra.Command {
@@ -104,9 +106,12 @@ func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) er
 	if err := apply(&job); err != nil {
 		return nil, err
 	}
-	backend, err := f.backend(a)
+	backend, err := f.backend(a, job)
 	if err != nil {
 		return nil, err
+	}
+	if t, ok := backend.(*trt.Backend); ok {
+		job.CacheVersion = t.LibraryVersion() // TensorRT takes no cache of another version
 	}
 	if err := f.openData(ctx, a, &job); err != nil {
 		return nil, err
@@ -217,6 +222,11 @@ func describe(r *reports.Report, result *pipeline.Result) {
 				out.Calibration.Cache = entry.Cache.File
 			}
 		}
+		for _, precision := range entry.Precisions {
+			if layers := found.Layers[precision]; len(layers) > 0 {
+				out.Layers = append(out.Layers, engineLayers(precision, layers))
+			}
+		}
 		if q := found.FP16; q != nil {
 			out.Quantization = append(out.Quantization, quantization(pipeline.FP16, entry.FP16, q.Nodes, q.Warnings))
 		}
@@ -224,6 +234,15 @@ func describe(r *reports.Report, result *pipeline.Result) {
 			out.Quantization = append(out.Quantization, quantization(pipeline.INT8, entry.INT8, q.Nodes, q.Warnings))
 		}
 	}
+}
+
+func engineLayers(precision string, layers []engine.Layer) reports.Layers {
+	l := reports.Layers{Precision: precision, Counts: map[string]int{}}
+	for _, x := range layers {
+		l.Counts[x.Precision]++
+		l.Layers = append(l.Layers, reports.Layer(x))
+	}
+	return l
 }
 
 func quantization(precision string, file *pipeline.ManifestFile, nodes []onnx.NodeReport, warnings []string) reports.Quantization {

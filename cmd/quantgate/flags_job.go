@@ -26,6 +26,7 @@ type jobFlags struct {
 	classOffset int
 	engine      string
 	ortLibrary  string
+	tensorrt    tensorrtFlags
 	out         string
 	workers     int
 	badImages   string
@@ -35,8 +36,9 @@ type jobFlags struct {
 func (f *jobFlags) register(fs *pflag.FlagSet) {
 	f.data.register(fs)
 	fs.IntVar(&f.classOffset, "class-offset", 0, "class = output - N; outputs below N are dropped before ranking (1 for models with a background class)")
-	fs.StringVar(&f.engine, "engine", "ort", "inference engine: ort (ONNX Runtime on the CPU)")
+	fs.StringVar(&f.engine, "engine", "ort", "inference engine: ort (ONNX Runtime on the CPU) or tensorrt (an NVIDIA GPU)")
 	fs.StringVar(&f.ortLibrary, "ort-library", "", "ONNX Runtime's shared library (default: $"+ort.EnvLibrary+", the project's own, the system's)")
+	f.tensorrt.register(fs)
 	fs.StringVar(&f.out, "out", "quantgate-out", "folder for everything that is written")
 	fs.IntVar(&f.workers, "workers", 0, "images or batches in flight at once (default: one a core)")
 	fs.StringVar(&f.badImages, "bad-images", "fail", "unreadable images: fail, or skip:N to leave out at most N")
@@ -44,14 +46,14 @@ func (f *jobFlags) register(fs *pflag.FlagSet) {
 }
 
 // backend opens the chosen engine.
-func (f *jobFlags) backend(a *app) (engine.Backend, error) {
+func (f *jobFlags) backend(a *app, job pipeline.Job) (engine.Backend, error) {
 	switch f.engine {
 	case "ort":
 		return ort.New(ort.Options{Library: f.ortLibrary, Verbose: a.verbose})
 	case "tensorrt":
-		return nil, fmt.Errorf("--engine tensorrt: %w: this version of quantgate scores on ONNX Runtime only; its caches and models are TensorRT's: use --engine ort", engine.ErrUnavailable)
+		return f.tensorrt.backend(a, job)
 	default:
-		return nil, fmt.Errorf("--engine %q: unknown engine: use ort", f.engine)
+		return nil, fmt.Errorf("--engine %q: unknown engine: use ort or tensorrt", f.engine)
 	}
 }
 
@@ -137,7 +139,11 @@ type calibFlags struct {
 	cache        string
 	useCache     string
 	cacheVersion string
+	calibrator   string
 }
+
+// calibrators are the values of --calibrator.
+var calibrators = []string{"native", "native-legacy", "quantgate"}
 
 func (f *calibFlags) register(fs *pflag.FlagSet) {
 	names := make([]string, 0, len(calib.Methods()))
@@ -145,7 +151,8 @@ func (f *calibFlags) register(fs *pflag.FlagSet) {
 		names = append(names, string(m))
 	}
 	fs.StringVar(&f.method, "method", string(calib.Entropy), "calibration method: "+strings.Join(names, ", "))
-	fs.StringVar(&f.precisions, "precisions", "fp32,fp16,int8", "precisions to make and score; fp32 is the base and always among them")
+	fs.StringVar(&f.precisions, "precisions", "fp32,fp16,int8", "precisions to make and score; fp32 is the base and always among them; with --engine tensorrt also int8-native, int8-cache, int8-qdq, fp16-model")
+	fs.StringVar(&f.calibrator, "calibrator", "native", "what int8 stands on with --engine tensorrt: native (TensorRT's calibrator for --method), native-legacy (IInt8EntropyCalibrator), quantgate")
 	fs.StringVar(&f.cache, "cache", "", "calibration cache to write (default: <out>/<model>.<method>.cache)")
 	fs.StringVar(&f.useCache, "use-cache", "", "calibration cache to read instead of calibrating")
 	fs.StringVar(&f.cacheVersion, "cache-version", "8.6.1", "TensorRT version in the written cache's first line; TensorRT ignores a cache of another version")
@@ -164,6 +171,11 @@ func (f *calibFlags) apply(job *pipeline.Job) error {
 		return errors.New("--cache writes a calibration cache and --use-cache reads one: give one of them")
 	}
 	job.Cache, job.UseCache, job.CacheVersion = f.cache, f.useCache, f.cacheVersion
+	job.OwnCalibrator = f.calibrator == "quantgate"
+	if !job.OwnCalibrator && !strings.HasPrefix(f.calibrator, "native") || !slices.Contains(calibrators, f.calibrator) {
+		return fmt.Errorf("--calibrator %q: use %s", f.calibrator, strings.Join(calibrators, ", "))
+	}
+	job.NativeLegacy = f.calibrator == "native-legacy"
 	job.Precisions, err = parsePrecisions(f.precisions)
 	return err
 }
@@ -176,9 +188,9 @@ func parsePrecisions(s string) ([]string, error) {
 		switch p {
 		case pipeline.FP32:
 			continue
-		case pipeline.FP16, pipeline.INT8:
+		case pipeline.FP16, pipeline.INT8, pipeline.INT8Native, pipeline.INT8Cache, pipeline.INT8QDQ, pipeline.FP16Model:
 		default:
-			return nil, fmt.Errorf("--precisions %q: unknown precision %q: use fp32, fp16, int8", s, p)
+			return nil, fmt.Errorf("--precisions %q: unknown precision %q: use fp32, fp16, int8, and with --engine tensorrt int8-native, int8-cache, int8-qdq, fp16-model", s, p)
 		}
 		if slices.Contains(out, p) {
 			return nil, fmt.Errorf("--precisions %q: %s is named twice", s, p)
@@ -196,7 +208,8 @@ func completeFlags(cmd *cobra.Command) {
 	}
 	for name, values := range map[string][]string{
 		"method":        methods,
-		"engine":        {"ort"},
+		"engine":        {"ort", "tensorrt"},
+		"calibrator":    calibrators,
 		"format":        {"auto", "list", "folders", "tar", "idx", "batches"},
 		"preset":        dataset.Presets(),
 		"interpolation": {"bilinear", "bicubic"},

@@ -1,0 +1,314 @@
+// Package cuda calls CUDA's driver, libcuda, which every machine with an NVIDIA GPU has: it is opened while the program runs, and no
+// CUDA toolkit is needed. Work happens in the device's primary context, the one that TensorRT uses too.
+package cuda
+
+/*
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+// The driver's functions; their C interface is stable. Handles are addresses or small integers.
+typedef struct {
+	int (*init)(unsigned);
+	int (*driver)(int *);
+	int (*count)(int *);
+	int (*device)(int *, int);
+	int (*name)(char *, int, int);
+	int (*memory)(size_t *, int);
+	int (*attribute)(int *, int, int);
+	int (*retain)(void **, int);
+	int (*current)(void *);
+	int (*alloc)(uint64_t *, size_t);
+	int (*free)(uint64_t);
+	int (*host_alloc)(void **, size_t, unsigned);
+	int (*host_free)(void *);
+	int (*to_device)(uint64_t, const void *, size_t, void *);
+	int (*to_host)(void *, uint64_t, size_t, void *);
+	int (*stream)(void **, unsigned);
+	int (*stream_free)(void *);
+	int (*wait)(void *);
+	int (*error)(int, const char **);
+	int (*info)(size_t *, size_t *);
+} qg_cuda;
+
+static int qg_init(qg_cuda *c) { return c->init(0); }
+static int qg_driver(qg_cuda *c, int *v) { return c->driver(v); }
+static int qg_count(qg_cuda *c, int *v) { return c->count(v); }
+static int qg_device(qg_cuda *c, int *v, int i) { return c->device(v, i); }
+static int qg_name(qg_cuda *c, char *s, int n, int d) { return c->name(s, n, d); }
+static int qg_memory(qg_cuda *c, size_t *n, int d) { return c->memory(n, d); }
+static int qg_attribute(qg_cuda *c, int *v, int a, int d) { return c->attribute(v, a, d); }
+static int qg_retain(qg_cuda *c, uintptr_t *x, int d) { void *p = 0; int r = c->retain(&p, d); *x = (uintptr_t)p; return r; }
+static int qg_current(qg_cuda *c, uintptr_t x) { return c->current((void *)x); }
+
+// The current context is the thread's, and Go changes threads between calls: each call below sets it.
+#define IN(x) int r = c->current((void *)x); if (r) return r
+
+static int qg_alloc(qg_cuda *c, uintptr_t x, uint64_t *p, size_t n) { IN(x); return c->alloc(p, n); }
+static int qg_free(qg_cuda *c, uintptr_t x, uint64_t p) { IN(x); return c->free(p); }
+static int qg_host_alloc(qg_cuda *c, uintptr_t x, void **p, size_t n) { IN(x); return c->host_alloc(p, n, 0); }
+static int qg_host_free(qg_cuda *c, uintptr_t x, void *p) { IN(x); return c->host_free(p); }
+static int qg_to_device(qg_cuda *c, uintptr_t x, uint64_t to, const void *from, size_t n, uint64_t s) { IN(x); return c->to_device(to, from, n, (void *)(uintptr_t)s); }
+static int qg_to_host(qg_cuda *c, uintptr_t x, void *to, uint64_t from, size_t n, uint64_t s) { IN(x); return c->to_host(to, from, n, (void *)(uintptr_t)s); }
+static int qg_stream(qg_cuda *c, uintptr_t x, uint64_t *s) { IN(x); void *p = 0; r = c->stream(&p, 1); *s = (uintptr_t)p; return r; }
+static int qg_stream_free(qg_cuda *c, uintptr_t x, uint64_t s) { IN(x); return c->stream_free((void *)(uintptr_t)s); }
+static int qg_wait(qg_cuda *c, uintptr_t x, uint64_t s) { IN(x); return c->wait((void *)(uintptr_t)s); }
+static int qg_info(qg_cuda *c, uintptr_t x, size_t *free, size_t *total) { IN(x); return c->info(free, total); }
+static const char *qg_error(qg_cuda *c, int r) { const char *s = 0; return c->error(r, &s) == 0 ? s : 0; }
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"github.com/quantgate/quantgate/internal/dl"
+)
+
+// Driver is libcuda, opened and started.
+type Driver struct {
+	Path    string
+	Version string // of CUDA, for example 12.4
+
+	c *C.qg_cuda
+}
+
+// FileName is the driver's library as the system's loader knows it.
+const FileName = "libcuda.so.1"
+
+// Open opens the driver from file name; "" means FileName. The error is the loader's text or the driver's.
+func Open(name string) (*Driver, error) {
+	if name == "" {
+		name = FileName
+	}
+	lib, err := dl.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{c: (*C.qg_cuda)(C.malloc(C.sizeof_qg_cuda))}
+	var missing []string
+	for _, s := range []struct {
+		name string
+		to   unsafe.Pointer
+	}{
+		{"cuInit", unsafe.Pointer(&d.c.init)},
+		{"cuDriverGetVersion", unsafe.Pointer(&d.c.driver)},
+		{"cuDeviceGetCount", unsafe.Pointer(&d.c.count)},
+		{"cuDeviceGet", unsafe.Pointer(&d.c.device)},
+		{"cuDeviceGetName", unsafe.Pointer(&d.c.name)},
+		{"cuDeviceTotalMem_v2", unsafe.Pointer(&d.c.memory)},
+		{"cuDeviceGetAttribute", unsafe.Pointer(&d.c.attribute)},
+		{"cuDevicePrimaryCtxRetain", unsafe.Pointer(&d.c.retain)},
+		{"cuCtxSetCurrent", unsafe.Pointer(&d.c.current)},
+		{"cuMemAlloc_v2", unsafe.Pointer(&d.c.alloc)},
+		{"cuMemFree_v2", unsafe.Pointer(&d.c.free)},
+		{"cuMemHostAlloc", unsafe.Pointer(&d.c.host_alloc)},
+		{"cuMemFreeHost", unsafe.Pointer(&d.c.host_free)},
+		{"cuMemcpyHtoDAsync_v2", unsafe.Pointer(&d.c.to_device)},
+		{"cuMemcpyDtoHAsync_v2", unsafe.Pointer(&d.c.to_host)},
+		{"cuStreamCreate", unsafe.Pointer(&d.c.stream)},
+		{"cuStreamDestroy_v2", unsafe.Pointer(&d.c.stream_free)},
+		{"cuStreamSynchronize", unsafe.Pointer(&d.c.wait)},
+		{"cuGetErrorString", unsafe.Pointer(&d.c.error)},
+		{"cuMemGetInfo_v2", unsafe.Pointer(&d.c.info)},
+	} {
+		p, err := lib.Symbol(s.name)
+		if err != nil {
+			missing = append(missing, err.Error())
+			continue
+		}
+		*(*unsafe.Pointer)(s.to) = p
+		d.Path = dl.PathOf(p)
+	}
+	if len(missing) > 0 {
+		C.free(unsafe.Pointer(d.c))
+		return nil, errors.New(strings.Join(missing, "; "))
+	}
+	if err := d.check(C.qg_init(d.c), "cuInit"); err != nil {
+		return nil, err
+	}
+	var v C.int
+	if err := d.check(C.qg_driver(d.c, &v), "cuDriverGetVersion"); err != nil {
+		return nil, err
+	}
+	d.Version = fmt.Sprintf("%d.%d", int(v)/1000, int(v)%1000/10)
+	return d, nil
+}
+
+// check turns a driver's result into an error in its own words.
+func (d *Driver) check(r C.int, what string) error {
+	if r == 0 {
+		return nil
+	}
+	if s := C.qg_error(d.c, r); s != nil {
+		return fmt.Errorf("CUDA: %s: %s (%d)", what, C.GoString(s), int(r))
+	}
+	return fmt.Errorf("CUDA: %s: error %d", what, int(r))
+}
+
+// GPU describes one device.
+type GPU struct {
+	Index        int
+	Name         string
+	Major, Minor int // compute capability
+	Memory       uint64
+}
+
+// FastFP16 and FastINT8 say whether TensorRT has fast arithmetic of that kind for the compute capability, by NVIDIA's support matrix.
+func (g GPU) FastFP16() bool {
+	return g.Major == 5 && g.Minor == 3 || g.Major == 6 && g.Minor != 1 || g.Major >= 7
+}
+
+// FastINT8 is FastFP16 for INT8.
+func (g GPU) FastINT8() bool {
+	return g.Major == 6 && g.Minor == 1 || g.Major == 7 && g.Minor >= 2 || g.Major >= 8
+}
+
+// GPUs lists the machine's devices.
+func (d *Driver) GPUs() ([]GPU, error) {
+	var n C.int
+	if err := d.check(C.qg_count(d.c, &n), "cuDeviceGetCount"); err != nil {
+		return nil, err
+	}
+	var gpus []GPU
+	for i := range int(n) {
+		g, _, err := d.gpu(i)
+		if err != nil {
+			return nil, err
+		}
+		gpus = append(gpus, g)
+	}
+	return gpus, nil
+}
+
+// Attributes of a device: the compute capability.
+const (
+	attributeMajor = 75
+	attributeMinor = 76
+)
+
+func (d *Driver) gpu(i int) (GPU, C.int, error) {
+	var device, major, minor C.int
+	var memory C.size_t
+	var name [256]C.char
+	for _, r := range []struct {
+		code C.int
+		what string
+	}{
+		{C.qg_device(d.c, &device, C.int(i)), "cuDeviceGet"},
+		{C.qg_name(d.c, &name[0], C.int(len(name)), device), "cuDeviceGetName"},
+		{C.qg_memory(d.c, &memory, device), "cuDeviceTotalMem"},
+		{C.qg_attribute(d.c, &major, attributeMajor, device), "cuDeviceGetAttribute"},
+		{C.qg_attribute(d.c, &minor, attributeMinor, device), "cuDeviceGetAttribute"},
+	} {
+		if err := d.check(r.code, r.what); err != nil {
+			return GPU{}, 0, fmt.Errorf("GPU %d: %w", i, err)
+		}
+	}
+	return GPU{Index: i, Name: C.GoString(&name[0]), Major: int(major), Minor: int(minor), Memory: uint64(memory)}, device, nil
+}
+
+// Device is a GPU in use: its primary context.
+type Device struct {
+	GPU
+	d       *Driver
+	context C.uintptr_t
+}
+
+// Use takes the GPU of the given index into use, for the life of the process.
+func (d *Driver) Use(index int) (*Device, error) {
+	g, id, err := d.gpu(index)
+	if err != nil {
+		return nil, err
+	}
+	v := &Device{GPU: g, d: d}
+	if err := d.check(C.qg_retain(d.c, &v.context, id), "cuDevicePrimaryCtxRetain"); err != nil {
+		return nil, fmt.Errorf("GPU %d: %w", index, err)
+	}
+	return v, nil
+}
+
+// Bind makes the device current for the calling thread; the caller holds runtime.LockOSThread.
+func (v *Device) Bind() error {
+	return v.d.check(C.qg_current(v.d.c, v.context), "cuCtxSetCurrent")
+}
+
+// Free memory of the device, and all of it, in bytes.
+func (v *Device) Free() (free, total uint64, err error) {
+	var f, t C.size_t
+	err = v.d.check(C.qg_info(v.d.c, v.context, &f, &t), "cuMemGetInfo")
+	return uint64(f), uint64(t), err
+}
+
+// Buffer is device memory with pinned host memory of the same size beside it.
+type Buffer struct {
+	Address uint64 // on the device
+	Size    int    // in bytes
+	v       *Device
+	host    unsafe.Pointer
+}
+
+// NewBuffer allocates n bytes on both sides.
+func (v *Device) NewBuffer(n int) (*Buffer, error) {
+	b := &Buffer{v: v, Size: n}
+	var p C.uint64_t
+	if err := v.d.check(C.qg_alloc(v.d.c, v.context, &p, C.size_t(n)), "cuMemAlloc"); err != nil {
+		return nil, fmt.Errorf("%d bytes: %w", n, err)
+	}
+	b.Address = uint64(p)
+	if err := v.d.check(C.qg_host_alloc(v.d.c, v.context, &b.host, C.size_t(n)), "cuMemHostAlloc"); err != nil {
+		return nil, errors.Join(fmt.Errorf("%d bytes: %w", n, err), b.Free())
+	}
+	return b, nil
+}
+
+// Floats is the host side as float32 values.
+func (b *Buffer) Floats() []float32 { return unsafe.Slice((*float32)(b.host), b.Size/4) }
+
+// Halves is the host side as the bits of float16 values.
+func (b *Buffer) Halves() []uint16 { return unsafe.Slice((*uint16)(b.host), b.Size/2) }
+
+// Upload starts copying the first n bytes to the device.
+func (b *Buffer) Upload(n int, s Stream) error {
+	return b.v.d.check(C.qg_to_device(b.v.d.c, b.v.context, C.uint64_t(b.Address), b.host, C.size_t(n), C.uint64_t(s)), "cuMemcpyHtoDAsync")
+}
+
+// Download starts copying the first n bytes from the device.
+func (b *Buffer) Download(n int, s Stream) error {
+	return b.v.d.check(C.qg_to_host(b.v.d.c, b.v.context, b.host, C.uint64_t(b.Address), C.size_t(n), C.uint64_t(s)), "cuMemcpyDtoHAsync")
+}
+
+// Free gives both sides back; a second call does nothing.
+func (b *Buffer) Free() error {
+	var err error
+	if b.Address != 0 {
+		err = b.v.d.check(C.qg_free(b.v.d.c, b.v.context, C.uint64_t(b.Address)), "cuMemFree")
+	}
+	if b.host != nil {
+		err = errors.Join(err, b.v.d.check(C.qg_host_free(b.v.d.c, b.v.context, b.host), "cuMemFreeHost"))
+	}
+	b.Address, b.host = 0, nil
+	return err
+}
+
+// Stream is a queue of work on the device.
+type Stream uint64
+
+// NewStream makes a stream that does not wait for the default one.
+func (v *Device) NewStream() (Stream, error) {
+	var s C.uint64_t
+	err := v.d.check(C.qg_stream(v.d.c, v.context, &s), "cuStreamCreate")
+	return Stream(s), err
+}
+
+// Wait returns when all work of the stream is done; an error may come from earlier work.
+func (v *Device) Wait(s Stream) error {
+	return v.d.check(C.qg_wait(v.d.c, v.context, C.uint64_t(s)), "cuStreamSynchronize")
+}
+
+// FreeStream ends a stream.
+func (v *Device) FreeStream(s Stream) error {
+	return v.d.check(C.qg_stream_free(v.d.c, v.context, C.uint64_t(s)), "cuStreamDestroy")
+}

@@ -1,0 +1,76 @@
+package trt
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/quantgate/quantgate/engine"
+)
+
+// inspected is what is read of the engine inspector's JSON. With little verbosity a layer is its name alone.
+type inspected struct {
+	Layers []json.RawMessage
+}
+
+type inspectedLayer struct {
+	Name      string
+	LayerType string
+	Inputs    []inspectedTensor
+	Outputs   []inspectedTensor
+	Precision string
+}
+
+type inspectedTensor struct {
+	Format string `json:"Format/Datatype"`
+}
+
+// parseLayers reads the inspector's JSON.
+func parseLayers(text string) ([]engine.Layer, error) {
+	var all inspected
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		return nil, fmt.Errorf("read the engine inspector's answer: %w", err)
+	}
+	layers := make([]engine.Layer, 0, len(all.Layers))
+	for _, raw := range all.Layers {
+		var name string
+		if json.Unmarshal(raw, &name) == nil {
+			layers = append(layers, engine.Layer{Name: name, Precision: "unknown"})
+			continue
+		}
+		var l inspectedLayer
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return nil, fmt.Errorf("read the engine inspector's answer: %w", err)
+		}
+		layers = append(layers, engine.Layer{Name: l.Name, Type: l.LayerType, Precision: l.precision()})
+	}
+	return layers, nil
+}
+
+// precision is the layer's arithmetic: that of its first input, which weights follow. A reformatting layer has that of its output.
+func (l inspectedLayer) precision() string {
+	if l.Precision != "" {
+		return typeName(l.Precision)
+	}
+	from := l.Inputs
+	if l.LayerType == "Reformat" || len(from) == 0 {
+		from = l.Outputs
+	}
+	if len(from) == 0 {
+		return "unknown"
+	}
+	return typeName(from[0].Format)
+}
+
+// typeName finds the element type in a format such as "Row major linear FP32" or "Thirty-two wide channel vectorized row major Int8 format".
+func typeName(format string) string {
+	f := strings.ToLower(format)
+	for _, t := range []struct{ text, name string }{
+		{"int8", "int8"}, {"fp16", "fp16"}, {"half", "fp16"}, {"bf16", "bf16"}, {"fp8", "fp8"}, {"fp32", "fp32"}, {"float", "fp32"}, {"int32", "int32"}, {"int64", "int64"}, {"bool", "bool"},
+	} {
+		if strings.Contains(f, t.text) {
+			return t.name
+		}
+	}
+	return "unknown"
+}

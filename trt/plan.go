@@ -1,0 +1,145 @@
+package trt
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/quantgate/quantgate/engine"
+)
+
+// recipe is everything that decides a plan.
+type recipe struct {
+	Format    int // of the key itself
+	Model     string
+	Precision engine.Precision
+	Cache     string
+	Outputs   []string
+	Batch     int
+	TF32      bool
+	INT8FP16  bool
+	Workspace int64
+	Tactics   string
+	Level     string
+	Library   string
+	GPU       string
+}
+
+// plans keeps plans and timings in a folder. A folder that cannot be written costs time, never a result.
+type plans struct {
+	dir string // "" keeps nothing
+	log *relay
+}
+
+func openPlans(o Options, log *relay) plans {
+	dir, err := o.cacheDir()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		log.note(LevelWarn, fmt.Sprintf("plans are not kept, so each run builds anew: %v", err))
+		return plans{log: log}
+	}
+	return plans{dir: dir, log: log}
+}
+
+// recipe describes the plan of a model; one that lies in several files, given by its path, has none, and is built each time.
+func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
+	if m.Data == nil {
+		return recipe{}, false
+	}
+	r := recipe{
+		Format: 1, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(),
+		TF32: !b.opts.NoTF32 && !o.NoFusion, INT8FP16: b.opts.INT8FP16, Workspace: b.opts.Workspace, Tactics: b.opts.TacticSources,
+		Library: b.lib.Version.String(), GPU: fmt.Sprintf("%s %d.%d", b.device.Name, b.device.Major, b.device.Minor),
+	}
+	if b.opts.Leveled {
+		r.Level = fmt.Sprint(b.opts.Level)
+	}
+	if o.Cache != nil {
+		r.Cache = digest(o.Cache)
+	}
+	return r, true
+}
+
+func (r recipe) file() string {
+	j, err := json.Marshal(r)
+	if err != nil {
+		panic("trt: recipe does not marshal: " + err.Error()) // plain data: cannot happen
+	}
+	return digest(j) + ".plan"
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// load returns the plan for a recipe, or nil. The file's name is the recipe's digest and its first 32 bytes are its content's.
+func (p plans) load(r recipe) []byte {
+	if p.dir == "" {
+		return nil
+	}
+	path := filepath.Join(p.dir, r.file())
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	if len(data) > sha256.Size {
+		sum := sha256.Sum256(data[sha256.Size:])
+		if string(sum[:]) == string(data[:sha256.Size]) {
+			return data[sha256.Size:]
+		}
+	}
+	p.log.note(LevelWarn, fmt.Sprintf("plan %s is damaged: building it anew", path))
+	return nil
+}
+
+func (p plans) store(r recipe, plan []byte) {
+	if p.dir == "" {
+		return
+	}
+	sum := sha256.Sum256(plan)
+	if err := renameio.WriteFile(filepath.Join(p.dir, r.file()), append(sum[:], plan...), 0o644); err != nil {
+		p.log.note(LevelWarn, fmt.Sprintf("the plan is not kept: %v", err))
+	}
+}
+
+// timingPath is the file of kernel timings: the one named, or one for each version and GPU.
+func (p plans) timingPath(b *Backend) string {
+	if b.opts.TimingCache != "" || p.dir == "" {
+		return b.opts.TimingCache
+	}
+	name := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+			return r
+		}
+		return '-'
+	}, fmt.Sprintf("%s %s", b.device.Name, b.lib.Version))
+	return filepath.Join(p.dir, name+".timing")
+}
+
+// timings reads kernel timings; none is no error.
+func (p plans) timings(path string) []byte {
+	data, err := os.ReadFile(path)
+	if err != nil && path != "" && !errors.Is(err, os.ErrNotExist) {
+		p.log.note(LevelWarn, fmt.Sprintf("kernel timings are not used: %v", err))
+	}
+	return data
+}
+
+func (p plans) storeTimings(path string, data []byte) {
+	if path == "" {
+		return
+	}
+	if err := renameio.WriteFile(path, data, 0o644); err != nil {
+		p.log.note(LevelWarn, fmt.Sprintf("kernel timings are not kept: %v", err))
+	}
+}
