@@ -207,7 +207,8 @@ func amaxOf(scale float32) float32 {
 }
 
 // ReadTensorRT reads TensorRT's text: a line TRT-<version>-<calibrator>, then a line "name: bits" an entry, bits being those of
-// the scale as a float32 in hexadecimal. Names may hold spaces and colons. name is what errors call the file.
+// the scale as a float32 in eight hexadecimal digits, or 0. Names may hold spaces and colons. A last line that is cut off is
+// an error. name is what errors call the file.
 func ReadTensorRT(r io.Reader, name string) (*Cache, error) {
 	data, err := readAll(r, name)
 	if err != nil {
@@ -251,6 +252,9 @@ func ReadTensorRT(r io.Reader, name string) (*Cache, error) {
 	if len(b.table.Entries) == 0 {
 		return nil, b.errorf(line, "no entry after the first line: the file was cut off")
 	}
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		return nil, b.errorf(line, "the last line has no line end: the file was cut off")
+	}
 	c.Table = b.table
 	return c, nil
 }
@@ -283,8 +287,8 @@ func parseLine(text string) (Entry, error) {
 	}
 	digits := strings.TrimSpace(text[colon+1:])
 	bits, err := strconv.ParseUint(digits, 16, 32)
-	if err != nil {
-		return Entry{}, fmt.Errorf("%q after the last colon is not the hexadecimal bits of a float32", digits)
+	if err != nil || len(digits) != 8 && digits != "0" {
+		return Entry{}, fmt.Errorf("%q after the last colon is not the eight hexadecimal digits of a float32", digits)
 	}
 	scale := math.Float32frombits(uint32(bits))
 	return Entry{Name: text[:colon], Scale: scale, Amax: amaxOf(scale)}, nil

@@ -27,23 +27,58 @@ func TestTensorRTRoundTrip(t *testing.T) {
 		names = append(names, e.Name)
 	}
 	require.Equal(t, []string{"data", "a b: 0:0", "(Unnamed Layer* 4) [Constant]_output", "zero"}, names)
-	e, ok := c.Lookup("a b: 0:0")
-	require.True(t, ok)
-	require.Equal(t, Entry{"a b: 0:0", 127, 1}, e)
+	require.Equal(t, Entry{"a b: 0:0", 127, 1}, c.Entries[1])
 	// 3c010a14 is (2048.5/2048)/127: the range of an input within -1..1 that was kept whole.
 	require.Equal(t, ScaleOf(2048.5*(float32(1)/2048)), c.Entries[0].Scale)
-	_, ok = c.Lookup("none")
-	require.False(t, ok)
 
 	var out bytes.Buffer
 	require.NoError(t, WriteTensorRT(&out, c))
 	require.Equal(t, sampleTRT, out.String())
 
-	// Windows line ends, a byte order mark, empty lines at the end and missing leading zeros are forgiven.
+	// Windows line ends, a byte order mark, empty lines at the end and a plain 0 are forgiven.
 	loose := "\xef\xbb\xbf" + strings.ReplaceAll(strings.ReplaceAll(sampleTRT, "00000000", "0"), "\n", "\r\n") + "\r\n\r\n"
 	again, err := ReadTensorRT(strings.NewReader(loose), "x.cache")
 	require.NoError(t, err)
 	require.Equal(t, c, again)
+}
+
+// TestTruncatedTensorRT: a cache cut anywhere but behind an entry's line is refused.
+func TestTruncatedTensorRT(t *testing.T) {
+	for _, text := range []string{sampleTRT, strings.ReplaceAll(sampleTRT, "\n", "\r\n")} {
+		first := strings.Index(text, "\n") + 1
+		for n := range len(text) {
+			_, err := ReadTensorRT(strings.NewReader(text[:n]), "x.cache")
+			if n > first && text[n-1] == '\n' {
+				require.NoError(t, err, "%q", text[:n])
+				continue
+			}
+			require.ErrorIs(t, err, ErrCorrupt, "%q", text[:n])
+		}
+	}
+}
+
+// TestReadRealCaches reads what TensorRT 8.6.1 wrote, and writes the same bytes.
+func TestReadRealCaches(t *testing.T) {
+	dir := os.Getenv("QUANTGATE_SHARED")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "shared")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "tensorrt", "caches", "*.cache"))
+	require.NoError(t, err)
+	if len(files) == 0 {
+		t.Skipf("SKIPPED, this reads nothing: no cache in %s", dir)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		c, err := ReadTensorRT(bytes.NewReader(data), file)
+		require.NoError(t, err)
+		var out bytes.Buffer
+		require.NoError(t, WriteTensorRT(&out, c))
+		require.Equal(t, string(data), out.String())
+		_, err = ReadTensorRT(bytes.NewReader(bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))), file)
+		require.NoError(t, err)
+	}
 }
 
 func TestFormatsKeepEveryScale(t *testing.T) {
@@ -124,9 +159,13 @@ func TestCorruptCaches(t *testing.T) {
 		{TensorRT, "TRT-8XXX-EntropyCalibration2\nx: 3f800000\n", `f:1: corrupt file: version "8XXX" in the first line is no number such as 8601`},
 		{TensorRT, "TRT-8601-\nx: 3f800000\n", `f:1: corrupt file: calibrator "" in the first line is no name such as EntropyCalibration2`},
 		{TensorRT, "TRT-8601-E\nx 3f800000\n", `f:2: corrupt file: "x 3f800000" is not "name: scale"`},
-		{TensorRT, "TRT-8601-E\nx: 3f80000g\n", `f:2: corrupt file: "3f80000g" after the last colon is not the hexadecimal bits of a float32`},
-		{TensorRT, "TRT-8601-E\nx: 3f8000000\n", `f:2: corrupt file: "3f8000000" after the last colon is not the hexadecimal bits of a float32`},
-		{TensorRT, "TRT-8601-E\nx: \n", `f:2: corrupt file: "" after the last colon is not the hexadecimal bits of a float32`},
+		{TensorRT, "TRT-8601-E\nx: 3f80000g\n", `f:2: corrupt file: "3f80000g" after the last colon is not the eight hexadecimal digits of a float32`},
+		{TensorRT, "TRT-8601-E\nx: 3f8000000\n", `f:2: corrupt file: "3f8000000" after the last colon is not the eight hexadecimal digits of a float32`},
+		{TensorRT, "TRT-8601-E\nx: 3f800\ny: 3f800000\n", `f:2: corrupt file: "3f800" after the last colon is not the eight hexadecimal digits of a float32`},
+		{TensorRT, "TRT-8601-E\ny: 3f800000\nrelu6: 3ec2d", `f:3: corrupt file: "3ec2d" after the last colon is not the eight hexadecimal digits of a float32`},
+		{TensorRT, "TRT-8601-E\ny: 3f800000\nrelu6: 3ec2d000", "f:3: corrupt file: the last line has no line end: the file was cut off"},
+		{TensorRT, "TRT-8601-E\nx: +3f80000\n", `f:2: corrupt file: "+3f80000" after the last colon is not the eight hexadecimal digits of a float32`},
+		{TensorRT, "TRT-8601-E\nx: \n", `f:2: corrupt file: "" after the last colon is not the eight hexadecimal digits of a float32`},
 		{TensorRT, "TRT-8601-E\n: 3f800000\n", "f:2: corrupt file: an entry without a name"},
 		{TensorRT, "TRT-8601-E\nx: 3f800000\ny: 3f800000\nx: 3f800000\n", `f:4: corrupt file: tensor "x" is there already, in line 2`},
 		{TensorRT, "TRT-8601-E\nx: 7fc00000\n", `f:2: corrupt file: tensor "x": scale NaN is not a finite number of 0 or more`},

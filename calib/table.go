@@ -24,16 +24,6 @@ type Table struct {
 	Entries []Entry
 }
 
-// Lookup returns the entry of that name, and whether there is one.
-func (t *Table) Lookup(name string) (Entry, bool) {
-	for _, e := range t.Entries {
-		if e.Name == name {
-			return e, true
-		}
-	}
-	return Entry{}, false
-}
-
 // The calibrators that TensorRT names in a cache's first line.
 const (
 	CalibratorEntropy2 = "EntropyCalibration2" // IInt8EntropyCalibrator2

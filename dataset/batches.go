@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"math"
 	"os"
@@ -248,11 +249,18 @@ func (s *batchFiles) tensor(i int, dst []float32) error {
 }
 
 // WriteBatches writes batches as sampleINT8's batch files batch0, batch1, ... with labels into a folder, which is made and
-// must hold no batch file yet. A batch is not kept; the writer does not release it. It returns the number of files written;
-// each is complete or absent.
+// must hold no batch file yet. A batch is not kept; the writer does not release it. It returns the number of files written:
+// all of them or, with an error, none. They are written into a hidden folder inside and moved when the last one is complete.
 func WriteBatches(dir string, batches iter.Seq2[*Batch, error]) (files int, err error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return 0, err
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return 0, err
+		}
+		defer func() {
+			if err != nil {
+				_ = os.Remove(dir) // which leaves a folder alone that is not empty
+			}
+		}()
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -263,23 +271,39 @@ func WriteBatches(dir string, batches iter.Seq2[*Batch, error]) (files int, err 
 			return 0, fmt.Errorf("%s holds %s already: give an empty folder", dir, e.Name())
 		}
 	}
+	unfinished, err := os.MkdirTemp(dir, ".unfinished-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(unfinished)) }()
 	var buf []byte
 	for b, err := range batches {
 		if err != nil {
-			return files, err
+			return 0, err
 		}
 		if len(b.Items) == 0 {
 			continue
 		}
 		buf = appendBatch(buf[:0], b)
-		name := filepath.Join(dir, "batch"+strconv.Itoa(files))
-		if err := renameio.WriteFile(name, buf, 0o666); err != nil {
-			return files, fmt.Errorf("writing %s: %w", name, err)
+		name := batchName(files)
+		if err := renameio.WriteFile(filepath.Join(unfinished, name), buf, 0o666); err != nil {
+			return 0, fmt.Errorf("writing %s: %w", filepath.Join(dir, name), err)
 		}
 		files++
 	}
+	for i := range files {
+		name := filepath.Join(dir, batchName(i))
+		if err := os.Rename(filepath.Join(unfinished, batchName(i)), name); err != nil {
+			for j := range i {
+				err = errors.Join(err, os.Remove(filepath.Join(dir, batchName(j))))
+			}
+			return 0, fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
 	return files, nil
 }
+
+func batchName(i int) string { return "batch" + strconv.Itoa(i) }
 
 // appendBatch appends a batch file's bytes to buf.
 func appendBatch(buf []byte, b *Batch) []byte {

@@ -153,6 +153,14 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 	if o.Limit < 0 {
 		return nil, fmt.Errorf("limit %d is negative: give a number of images, or 0 for all", o.Limit)
 	}
+	if _, err := os.Stat(o.Images); err != nil {
+		return nil, fmt.Errorf("images (--images): %w", err)
+	}
+	if o.Labels != "" {
+		if _, err := os.Stat(o.Labels); err != nil {
+			return nil, fmt.Errorf("labels (--labels): %w", err)
+		}
+	}
 	format, err := ParseFormat(string(o.Format))
 	if err != nil {
 		return nil, err

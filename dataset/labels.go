@@ -49,7 +49,8 @@ func parseList(data []byte, name string) (*labelList, error) {
 	err := eachLine(data, name, func(n int, line string) error {
 		cut := strings.LastIndexAny(line, " \t")
 		if cut < 0 {
-			return fmt.Errorf("%w: %s: line %d: %q is not \"file class\"", ErrLabels, name, n, line)
+			return fmt.Errorf("%w: %s: line %d: %q is not \"file class\": give a file's name, a space and its class from 0, such as: val_00000001.JPEG 65",
+				ErrLabels, name, n, line)
 		}
 		file := strings.TrimPrefix(path.Clean(strings.ReplaceAll(strings.TrimSpace(line[:cut]), `\`, "/")), "/")
 		class, err := parseClass(line[cut+1:])

@@ -105,7 +105,7 @@ func (l *Loader) prepare() error {
 	o := &l.o
 	switch {
 	case o.BatchSize < 1:
-		return fmt.Errorf("batch size %d: give at least 1", o.BatchSize)
+		return fmt.Errorf("batch size %d: give at least 1 (--batch-size)", o.BatchSize)
 	case o.Workers < 0 || o.Ahead < 0 || o.MaxBad < 0:
 		return fmt.Errorf("workers %d, batches ahead %d, unreadable images %d: none may be negative", o.Workers, o.Ahead, o.MaxBad)
 	}

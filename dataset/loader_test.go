@@ -208,6 +208,51 @@ func TestLoaderRefuses(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// TestNoHalfWrittenBatches: an image in the last batch cannot be read, so no batch file is left, and once it can be, a repeat
+// writes them all.
+func TestNoHalfWrittenBatches(t *testing.T) {
+	dir, labels := numbered(t, 11)
+	last := filepath.Join(dir, "010.png")
+	whole, err := os.ReadFile(last)
+	require.NoError(t, err)
+	d := open(t, Options{Images: dir, Labels: labels})
+	pack := func(out string) (int, error) {
+		l := d.Load(context.Background(), ids(11), LoadOptions{Preprocess: unit2(t, 3), BatchSize: 4})
+		defer func() { require.NoError(t, l.Close()) }()
+		return WriteBatches(out, l.All(context.Background()))
+	}
+	names := func(dir string) (names []string) {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	made := filepath.Join(t.TempDir(), "made")
+	had := t.TempDir()
+	write(t, filepath.Join(had, "notes.txt"), []byte("mine"))
+
+	write(t, last, whole[:len(whole)/2])
+	for _, out := range []string{made, had} {
+		n, err := pack(out)
+		require.ErrorContains(t, err, "010.png")
+		require.Zero(t, n)
+	}
+	require.NoDirExists(t, made)
+	require.Equal(t, []string{"notes.txt"}, names(had))
+
+	write(t, last, whole)
+	for _, out := range []string{made, had} {
+		n, err := pack(out)
+		require.NoError(t, err)
+		require.Equal(t, 3, n)
+		require.Len(t, open(t, Options{Images: out}).Items(), 11)
+	}
+	require.Equal(t, []string{"batch0", "batch1", "batch2"}, names(made))
+	require.Equal(t, []string{"batch0", "batch1", "batch2", "notes.txt"}, names(had))
+}
+
 func TestPackedBatchesReadBackTheSame(t *testing.T) {
 	dir, labels := numbered(t, 11)
 	d := open(t, Options{Images: dir, Labels: labels})
@@ -288,6 +333,16 @@ func TestVerify(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, r.Plan)
 	require.Contains(t, r.PlanError, "too few images")
+
+	for want, o := range map[string]VerifyOptions{
+		"batch size 0: give at least 1 (--batch-size)": {},
+		"-1 calibration batches":                       {BatchSize: 25, CalibBatches: -1},
+		"workers -1":                                   {BatchSize: 25, Workers: -1},
+	} {
+		o.Progress = func(int) { t.Error("an image was decoded for options that no run takes") }
+		_, err := Verify(context.Background(), d, o)
+		require.ErrorContains(t, err, want)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -22,6 +22,10 @@ const (
 // maxInputSize bounds the side of a model's input in pixels.
 const maxInputSize = 1 << 14
 
+// maxNormal bounds the magnitude of a mean and a standard deviation, which are on the scale 0..1, so that values on the scale
+// 0..255 are an error and not a model that sees next to nothing.
+const maxNormal = 1.5
+
 // Preprocess says how an image becomes a model's input: resize the short side, crop, scale to 0..1, subtract the mean and
 // divide by the standard deviation. It does not apply to sources that are Preprocessed.
 type Preprocess struct {
@@ -121,6 +125,12 @@ func (p Preprocess) Validate() error {
 		}
 		if s := float64(p.Std[c]); !(s > 0) || math.IsInf(s, 0) {
 			return fmt.Errorf("std %v is not a positive number", p.Std[c])
+		}
+		if m := p.Mean[c]; m < -maxNormal || m > maxNormal {
+			return fmt.Errorf("mean %v is not on the scale 0..1: divide by 255: %.4g", m, m/255)
+		}
+		if s := p.Std[c]; s > maxNormal {
+			return fmt.Errorf("std %v is not on the scale 0..1: divide by 255: %.4g", s, s/255)
 		}
 	}
 	return nil

@@ -98,7 +98,11 @@ func TestValidate(t *testing.T) {
 		"std 0 is not":            func(p *Preprocess) { p.Std = []float32{1, 0, 1} },
 		"std NaN":                 func(p *Preprocess) { p.Std = []float32{1, nan, 1} },
 		"mean NaN":                func(p *Preprocess) { p.Mean = []float32{nan, 0, 0} },
-		"bgr needs 3":             func(p *Preprocess) { p.Channels, p.Mean, p.Std, p.BGR = 1, []float32{0}, []float32{1}, true },
+		"mean 124 is not on the scale 0..1: divide by 255: 0.4863": func(p *Preprocess) { p.Mean = []float32{124, 116, 104} },
+		"mean -1.6 is not on": func(p *Preprocess) { p.Mean = []float32{0, -1.6, 0} },
+		"std 58.395 is not on the scale 0..1: divide by 255: 0.229": func(p *Preprocess) { p.Std = []float32{58.395, 57.12, 57.375} },
+		"mean +Inf":   func(p *Preprocess) { p.Mean = []float32{0, 0, float32(math.Inf(1))} },
+		"bgr needs 3": func(p *Preprocess) { p.Channels, p.Mean, p.Std, p.BGR = 1, []float32{0}, []float32{1}, true },
 	} {
 		p := good
 		change(&p)

@@ -10,6 +10,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -94,6 +95,18 @@ func TestListOrdersByBaseName(t *testing.T) {
 	require.Equal(t, "3eb8eb6d2c963775baf8bcb3a21d025cca4764f72f03480afc25d71da24e5042", two.ListDigest())
 }
 
+func TestOpenNamesTheOption(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "nope")
+	for _, format := range []Format{Auto, List, Folders, Tar, IDX, Batches} {
+		_, err := Open(context.Background(), Options{Images: missing, Format: format})
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.ErrorContains(t, err, "images (--images): stat "+missing)
+		_, err = Open(context.Background(), Options{Images: t.TempDir(), Labels: missing, Format: format})
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.ErrorContains(t, err, "labels (--labels): stat "+missing)
+	}
+}
+
 func TestListErrors(t *testing.T) {
 	dir := imageFolder(t, "a.png", "b.png", "sub/c.png")
 	twins := imageFolder(t, "x/a.png", "y/a.png")
@@ -109,7 +122,8 @@ func TestListErrors(t *testing.T) {
 		{"negative", dir, []string{"a.png -1"}, "class -1 is out of range"},
 		{"huge", dir, []string{"a.png 99999999"}, "out of range"},
 		{"word", dir, []string{"a.png cat"}, `class "cat" is not a whole number`},
-		{"no class", dir, []string{"a.png"}, `line 1: "a.png" is not "file class"`},
+		{"no class", dir, []string{"a.png"}, `line 1: "a.png" is not "file class": give a file's name, a space and its class from 0, such as: val_00000001.JPEG 65`},
+		{"csv", dir, []string{"a.png,3"}, `line 1: "a.png,3" is not "file class": give a file's name, a space and its class`},
 		{"nothing", dir, []string{""}, `holds no "file class" line`},
 		{"ambiguous", twins, []string{"a.png 1"}, "names both x/a.png and y/a.png"},
 	}

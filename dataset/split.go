@@ -26,11 +26,8 @@ type Split struct {
 // order is grouped by class, the calibration images are a seeded, class-stratified draw instead.
 // The error wraps ErrTooFew when no image would be left to score.
 func (d *Dataset) Split(batchSize, calibBatches int) (Split, error) {
-	switch {
-	case batchSize < 1:
-		return Split{}, fmt.Errorf("batch size %d: give at least 1", batchSize)
-	case calibBatches < 0:
-		return Split{}, fmt.Errorf("%d calibration batches: give 0 or more", calibBatches)
+	if err := checkBatches(batchSize, calibBatches); err != nil {
+		return Split{}, err
 	}
 	n := len(d.items)
 	if calibBatches > (n-1)/batchSize {
@@ -58,6 +55,17 @@ func (d *Dataset) Split(batchSize, calibBatches int) (Split, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkBatches refuses a batch size or number of batches that is out of range.
+func checkBatches(batchSize, calibBatches int) error {
+	switch {
+	case batchSize < 1:
+		return fmt.Errorf("batch size %d: give at least 1 (--batch-size)", batchSize)
+	case calibBatches < 0:
+		return fmt.Errorf("%d calibration batches: give 0 or more (--calib-batches)", calibBatches)
+	}
+	return nil
 }
 
 // groupedByClass reports whether the order groups the classes: every class is one run, or neighbours differ in class at most

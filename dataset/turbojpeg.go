@@ -1,13 +1,9 @@
 package dataset
 
 /*
-#cgo linux LDFLAGS: -ldl
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
 #include <string.h>
 
-// The four functions of libjpeg-turbo's TurboJPEG API (2.0 and later) that decoding takes, and their constants.
+// The functions of libjpeg-turbo's TurboJPEG API (2.0 and later) that decoding takes, and their constants.
 typedef void *(*qg_init)(void);
 typedef int (*qg_decompress)(void *handle, const unsigned char *jpeg, unsigned long size, unsigned char *dst,
 	int width, int pitch, int height, int format, int flags);
@@ -18,48 +14,12 @@ typedef int (*qg_code)(void *handle);
 enum { QG_RGB = 0, QG_GREY = 6, QG_CMYK = 11, QG_ACCURATE_DCT = 4096 };
 
 typedef struct {
-	void *library;
 	qg_init init;
 	qg_decompress decompress;
 	qg_destroy destroy;
 	qg_error error;
 	qg_code code;
 } qg_turbo;
-
-// qg_fail copies the loader's message, which belongs to the thread.
-static int qg_fail(char *text, size_t room) {
-	const char *message = dlerror();
-	strncpy(text, message ? message : "no message", room - 1);
-	text[room - 1] = 0;
-	return -1;
-}
-
-// qg_open fills t and returns 0, or -1 with the loader's message in text.
-static int qg_open(const char *name, qg_turbo *t, char *text, size_t room) {
-	t->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-	if (!t->library) return qg_fail(text, room);
-	const char *symbols[] = {"tjInitDecompress", "tjDecompress2", "tjDestroy", "tjGetErrorStr2", "tjGetErrorCode"};
-	void *found[5];
-	for (int i = 0; i < 5; i++) {
-		found[i] = dlsym(t->library, symbols[i]);
-		if (!found[i]) {
-			qg_fail(text, room);
-			dlclose(t->library);
-			return -1;
-		}
-	}
-	t->init = (qg_init)found[0];
-	t->decompress = (qg_decompress)found[1];
-	t->destroy = (qg_destroy)found[2];
-	t->error = (qg_error)found[3];
-	t->code = (qg_code)found[4];
-	return 0;
-}
-
-static const char *qg_file(const qg_turbo *t) {
-	Dl_info info;
-	return dladdr((void *)t->init, &info) ? info.dli_fname : NULL;
-}
 
 static void *qg_new(const qg_turbo *t) { return t->init(); }
 static void qg_free(const qg_turbo *t, void *handle) { t->destroy(handle); }
@@ -164,19 +124,31 @@ func openTurboJPEG(library string) (*turboJPEG, error) {
 }
 
 func dlopenTurboJPEG(name string) (*turboJPEG, error) {
-	cname := C.CString(name)
-	defer C.free(unsafe.Pointer(cname))
-	t := &turboJPEG{}
-	var message [512]C.char
-	if C.qg_open(cname, &t.c, &message[0], C.size_t(len(message))) != 0 {
-		text := C.GoString(&message[0])
-		if !strings.Contains(text, name) {
-			text = name + ": " + text
-		}
-		return nil, errors.New(text)
+	lib, err := dl.Open(name)
+	if err != nil {
+		return nil, named(name, err)
 	}
-	t.version = turboVersion(C.GoString(C.qg_file(&t.c)))
-	return t, nil
+	var found [5]unsafe.Pointer
+	for i, symbol := range []string{"tjInitDecompress", "tjDecompress2", "tjDestroy", "tjGetErrorStr2", "tjGetErrorCode"} {
+		if found[i], err = lib.Symbol(symbol); err != nil {
+			return nil, errors.Join(named(name, err), lib.Close())
+		}
+	}
+	return &turboJPEG{
+		c: C.qg_turbo{
+			init: C.qg_init(found[0]), decompress: C.qg_decompress(found[1]), destroy: C.qg_destroy(found[2]),
+			error: C.qg_error(found[3]), code: C.qg_code(found[4]),
+		},
+		version: turboVersion(dl.PathOf(found[0])),
+	}, nil
+}
+
+// named puts a library's name before the loader's message where that does not tell it.
+func named(name string, err error) error {
+	if strings.Contains(err.Error(), name) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 var turboVersionText = regexp.MustCompile(`libjpeg-turbo version (\d+(?:\.\d+)+ \(build \w+\))`)

@@ -81,9 +81,15 @@ type BatchPlan struct {
 // OK reports whether nothing stands in the way of a run: every image is readable and the batch plan works out.
 func (r *VerifyReport) OK() bool { return len(r.Unreadable) == 0 && r.PlanError == "" }
 
-// Verify decodes every image once and looks for unreadable and doubled ones. Its error is the context's; what is wrong with
-// the data is in the report.
+// Verify decodes every image once and looks for unreadable and doubled ones. Its error is the context's or, before any image
+// is read, that of options which are out of range; what is wrong with the data is in the report.
 func Verify(ctx context.Context, d *Dataset, o VerifyOptions) (*VerifyReport, error) {
+	if err := checkBatches(o.BatchSize, o.CalibBatches); err != nil {
+		return nil, err
+	}
+	if o.Workers < 0 {
+		return nil, fmt.Errorf("workers %d: give at least 1, or 0 for one a CPU", o.Workers)
+	}
 	r := &VerifyReport{
 		Format: d.format, Images: len(d.items), Classes: d.classes, Decoder: d.decoder, Warnings: d.warnings,
 		List: d.ListDigest(), Labels: d.labelsDigest, Duplicates: []Duplicate{}, Unreadable: []Problem{},

@@ -135,7 +135,7 @@ func run(t testing.TB, m *Model, x *tensor.Tensor, o engine.Options) []*tensor.T
 	t.Helper()
 	data, err := m.Bytes()
 	require.NoError(t, err)
-	return runModel(t, engine.Model{Name: m.Name(), Data: data}, x, o)
+	return runModel(t, engine.Model{Name: m.name, Data: data}, x, o)
 }
 
 func runModel(t testing.TB, m engine.Model, x *tensor.Tensor, o engine.Options) []*tensor.Tensor {

@@ -19,7 +19,8 @@ const (
 
 // FP16Options tune ToFP16 and EmulateFP16; the zero value is ready for use. Both keep the same nodes in float32.
 type FP16Options struct {
-	// Amax is the largest magnitude calibration saw, by tensor. A node stays float32 when what it makes or reads exceeds 65,504.
+	// Amax is the largest magnitude calibration saw, by tensor, as CalibrationPlan.Ranges gives it. A node stays float32 when
+	// what it makes or reads exceeds 65,504.
 	Amax map[string]float32
 	// KeepFloat32 names nodes that stay float32: their name, or their first output where they have none.
 	KeepFloat32 map[string]bool

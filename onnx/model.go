@@ -101,9 +101,6 @@ func newModel(p *pb.ModelProto, name, digest string) (*Model, error) {
 	return &Model{proto: p, name: name, digest: digest}, nil
 }
 
-// Name is what messages call the model: its path, or the name given to Parse.
-func (m *Model) Name() string { return m.name }
-
 // Bytes returns the model as the content of one ONNX file; the same model gives the same bytes. A model of 2 GiB or more
 // does not fit one file: Save splits it.
 func (m *Model) Bytes() ([]byte, error) {
@@ -145,13 +142,6 @@ func (m *Model) save(path string, limit int) error {
 		return fmt.Errorf("write model %s: %w", path, err)
 	}
 	return nil
-}
-
-// Clone returns a copy. Models never change, so it shares the weights' memory.
-func (m *Model) Clone() *Model {
-	c := *m
-	c.proto = copyModel(m.proto)
-	return &c
 }
 
 // copyModel copies everything that a rewrite may change: nodes, ports, lists. Initialisers are shared, since a rewrite

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"maps"
 	"math"
 
 	"github.com/quantgate/quantgate/onnx/internal/pb"
@@ -11,7 +12,8 @@ import (
 type Entry struct {
 	// Name is the entry's name in a TensorRT calibration cache.
 	Name string
-	// Tensor is what Tap is asked for, "" for a constant. Two entries can name one tensor: the Softmax that is an output.
+	// Tensor is what Tap is asked for, "" for a constant. A second entry of one tensor, such as that of a Softmax which is an
+	// output, takes the first one's range.
 	Tensor string
 	// SharesScaleOf names the earlier entry whose range this one takes bit for bit, "" where it has its own.
 	SharesScaleOf string
@@ -32,14 +34,34 @@ type CalibrationPlan struct {
 // Observed lists the tensors to tap, each once and in order: those of entries that are no constant and take no other's range.
 func (p *CalibrationPlan) Observed() []string {
 	var tensors []string
-	seen := map[string]bool{}
 	for _, e := range p.Entries {
-		if !e.Const && e.SharesScaleOf == "" && !seen[e.Tensor] {
-			seen[e.Tensor] = true
+		if !e.Const && e.SharesScaleOf == "" {
 			tensors = append(tensors, e.Tensor)
 		}
 	}
 	return tensors
+}
+
+// Ranges returns the ranges in byEntry, which are by entry name, with those of the plan's tensors by tensor name beside them:
+// what InsertQDQ and FP16Options take, since TensorRT does not name every entry after its tensor. An entry that is missing has
+// the range of the one whose scale it shares; a range in byEntry is never replaced.
+func (p *CalibrationPlan) Ranges(byEntry map[string]float32) map[string]float32 {
+	ranges := maps.Clone(byEntry)
+	if ranges == nil {
+		ranges = map[string]float32{}
+	}
+	for _, e := range p.Entries {
+		amax, known := ranges[e.Name]
+		if !known && e.SharesScaleOf != "" {
+			if amax, known = ranges[e.SharesScaleOf]; known {
+				ranges[e.Name] = amax
+			}
+		}
+		if _, named := ranges[e.Tensor]; known && !named && !e.Const {
+			ranges[e.Tensor] = amax
+		}
+	}
+	return ranges
 }
 
 // Tensors that TensorRT calibrates and the ONNX graph does not have: a node that its parser splits in two has one between.
@@ -55,6 +77,17 @@ type planner struct {
 	layer     int
 	entries   []Entry
 	constants map[string]string // initialiser -> the entry of its Constant layer
+	observed  map[string]string // tensor -> its first entry
+}
+
+// observe adds an entry of a tensor. Where the tensor has one already, or share does, the new one takes that one's range.
+func (p *planner) observe(name, tensor, share string) {
+	e := Entry{Name: name, Tensor: tensor, SharesScaleOf: p.observed[tensor]}
+	if e.SharesScaleOf == "" {
+		p.observed[tensor] = name
+		e.SharesScaleOf = p.observed[share]
+	}
+	p.entries = append(p.entries, e)
 }
 
 // Plan lists the tensors that TensorRT's calibrators give a scale, in their order and under their names: the input, then
@@ -74,10 +107,10 @@ func Plan(m *Model) (*CalibrationPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{graph: x, constants: map[string]string{}}
+	p := &planner{graph: x, constants: map[string]string{}, observed: map[string]string{}}
 	for _, port := range m.Inputs() {
 		if x.isFloat(port.Name) {
-			p.entries = append(p.entries, Entry{Name: port.Name, Tensor: port.Name})
+			p.observe(port.Name, port.Name, "")
 		}
 	}
 	live := x.live()
@@ -113,7 +146,7 @@ func (p *planner) node(n *pb.NodeProto) error {
 			}
 		}
 	case isOp(n, "HardSwish"):
-		p.entries = append(p.entries, Entry{Name: p.unnamed("Activation"), Tensor: n.Output[0] + hardSigmoidSuffix})
+		p.observe(p.unnamed("Activation"), n.Output[0]+hardSigmoidSuffix, "")
 		p.layer++
 	case isOp(n, "Flatten"):
 		p.layer += p.flattenLayers(n, attrInt(n, "axis", 1))
@@ -125,11 +158,11 @@ func (p *planner) node(n *pb.NodeProto) error {
 		if out == "" || !p.isFloat(out) || len(p.uses[out]) == 0 && !p.outputs[out] {
 			continue
 		}
-		e := Entry{Name: out, Tensor: out}
+		share := ""
 		if isOp(n, "MaxPool") {
-			e.SharesScaleOf = n.Input[0]
+			share = n.Input[0]
 		}
-		p.entries = append(p.entries, e)
+		p.observe(out, out, share)
 	}
 	return nil
 }
@@ -200,9 +233,7 @@ func (p *planner) gemm(n *pb.NodeProto) error {
 	}
 	out := n.Output[0]
 	if input(n, 2) != "" {
-		p.entries = append(p.entries, Entry{
-			Name: fmt.Sprintf("(Unnamed Layer* %d) [Matrix Multiply]_output", product), Tensor: out + matmulSuffix,
-		})
+		p.observe(fmt.Sprintf("(Unnamed Layer* %d) [Matrix Multiply]_output", product), out+matmulSuffix, "")
 		if err := p.operand(n.Input[2], 2); err != nil {
 			return err
 		}
@@ -211,7 +242,7 @@ func (p *planner) gemm(n *pb.NodeProto) error {
 		}
 		p.layer++
 	}
-	p.entries = append(p.entries, Entry{Name: out, Tensor: out})
+	p.observe(out, out, "")
 	return nil
 }
 
@@ -222,14 +253,14 @@ func (p *planner) softmax(n *pb.NodeProto) error {
 		p.layer += p.flattenLayers(n, attrInt(n, "axis", 1)) + 1
 	}
 	out := n.Output[0]
-	p.entries = append(p.entries, Entry{Name: p.unnamed("Softmax"), Tensor: out})
+	p.observe(p.unnamed("Softmax"), out, "")
 	p.layer++
 	if s, known := p.shapes[n.Input[0]]; !known || product(s) < 0 {
 		p.layer++
 	}
 	p.layer++
 	if p.outputs[out] {
-		p.entries = append(p.entries, Entry{Name: out, Tensor: out})
+		p.observe(out, out, "")
 	}
 	return nil
 }

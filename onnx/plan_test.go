@@ -203,3 +203,102 @@ func TestPlanRefusals(t *testing.T) {
 		})
 	}
 }
+
+// TestPlanObservesATensorOnce: a collector and the tapped model are lined up by position, so of two entries of one tensor the
+// second must take the first one's range, and what a range is shared with must be an entry.
+func TestPlanObservesATensorOnce(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "testdata", "models", "*", "*.onnx"))
+	require.NoError(t, err)
+	more, err := filepath.Glob(filepath.Join("..", "testdata", "models", "*.onnx"))
+	require.NoError(t, err)
+	planned := 0
+	for _, file := range append(files, more...) {
+		m, err := Load(file)
+		if err != nil {
+			continue // those that must be refused are tested elsewhere
+		}
+		p, err := Plan(m)
+		if err != nil {
+			continue
+		}
+		planned++
+		var own []string
+		entries := map[string]bool{}
+		tensors := map[string]bool{}
+		for _, e := range p.Entries {
+			require.False(t, entries[e.Name], "%s: entry %s is there twice", file, e.Name)
+			if e.SharesScaleOf != "" {
+				require.True(t, entries[e.SharesScaleOf], "%s: entry %s takes the range of %q", file, e.Name, e.SharesScaleOf)
+			} else if !e.Const {
+				require.False(t, tensors[e.Tensor], "%s: tensor %s has two ranges", file, e.Tensor)
+				tensors[e.Tensor] = true
+				own = append(own, e.Tensor)
+			}
+			entries[e.Name] = true
+		}
+		require.Equal(t, own, p.Observed(), file)
+		tapped, err := Tap(m, p.Observed())
+		require.NoError(t, err, file)
+		require.Len(t, tapped.Outputs(), len(own), file)
+	}
+	require.GreaterOrEqual(t, planned, 20)
+}
+
+func TestPlanOfFinalSoftmax(t *testing.T) {
+	// Layers 0 Conv, 1 Relu, 2-7 Flatten, 8-12 Gemm; below opset 13 the flattening before a Softmax is 6 more.
+	for name, softmax := range map[string]string{"softmax": "(Unnamed Layer* 13) [Softmax]_output", "softmax_opset8": "(Unnamed Layer* 19) [Softmax]_output"} {
+		m, err := Load(filepath.Join("..", "testdata", "models", "tiny", name+".onnx"))
+		require.NoError(t, err)
+		p, err := Plan(m)
+		require.NoError(t, err)
+		last := p.Entries[len(p.Entries)-2:]
+		require.Equal(t, []Entry{
+			{Name: softmax, Tensor: "probabilities"}, {Name: "probabilities", Tensor: "probabilities", SharesScaleOf: softmax},
+		}, last, name)
+	}
+	pooled := sketch{
+		inputs: []string{"x ?x1x4x4"}, output: []string{"y ?x1x1x1"},
+		nodes: []*pb.NodeProto{
+			node("Softmax", "x", "s"), node("MaxPool", "s", "p", intsAttr("kernel_shape", 2, 2)), node("MaxPool", "p", "y", intsAttr("kernel_shape", 3, 3)),
+		},
+	}.model(t)
+	p, err := Plan(pooled)
+	require.NoError(t, err)
+	require.Equal(t, []Entry{
+		{Name: "x", Tensor: "x"}, {Name: "(Unnamed Layer* 0) [Softmax]_output", Tensor: "s"},
+		{Name: "p", Tensor: "p", SharesScaleOf: "(Unnamed Layer* 0) [Softmax]_output"}, {Name: "y", Tensor: "y", SharesScaleOf: "p"},
+	}, p.Entries)
+	require.Equal(t, []string{"x", "s"}, p.Observed())
+}
+
+// TestRangesByTensor: in an attention block the second MatMul reads a Softmax, whose entry is not named after its tensor.
+func TestRangesByTensor(t *testing.T) {
+	m := sketch{
+		inputs: []string{"x ?x1x4x4"}, output: []string{"y ?x1x4x4"},
+		nodes: []*pb.NodeProto{
+			node("MatMul", "x x", "scores"), node("Softmax", "scores", "s", intAttr("axis", -1)), node("MatMul", "s x", "y"),
+		},
+	}.model(t)
+	p, err := Plan(m)
+	require.NoError(t, err)
+	softmax := p.Entries[2].Name
+	require.Contains(t, softmax, "[Softmax]")
+	byEntry := map[string]float32{"x": 3, "scores": 9, softmax: 1, "y": 3}
+	_, report, err := InsertQDQ(m, byEntry, QDQOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "its input s has no calibrated range", reasonOf(report, "y"))
+	ranges := p.Ranges(byEntry)
+	_, report, err = InsertQDQ(m, ranges, QDQOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "int8 inputs", reasonOf(report, "y"))
+	require.Equal(t, map[string]float32{"x": 3, "scores": 9, softmax: 1, "s": 1, "y": 3}, ranges)
+	require.Len(t, byEntry, 4, "the argument is left alone")
+
+	p = &CalibrationPlan{Entries: []Entry{
+		{Name: "a", Tensor: "a"}, {Name: "pool", Tensor: "pool", SharesScaleOf: "a"}, {Name: "c", Const: true}, {Name: "unnamed", Tensor: "t"},
+		{Name: "t", Tensor: "t", SharesScaleOf: "unnamed"}, {Name: "none", Tensor: "none"},
+	}}
+	require.Equal(t, map[string]float32{"a": 2, "pool": 2, "c": 5, "unnamed": 4, "t": 4}, p.Ranges(map[string]float32{"a": 2, "c": 5, "unnamed": 4}))
+	require.Equal(t, map[string]float32{"a": 2, "pool": 7, "unnamed": 4, "t": 6}, p.Ranges(map[string]float32{"a": 2, "pool": 7, "unnamed": 4, "t": 6}))
+	require.Empty(t, p.Ranges(nil))
+}

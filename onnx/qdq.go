@@ -63,7 +63,7 @@ type quantizer struct {
 }
 
 // InsertQDQ returns an INT8 version of the model with explicit QuantizeLinear and DequantizeLinear pairs. amax holds the
-// calibrated range of tensors by name, which are Plan's entry names; an activation's scale is amax/127, without zero point.
+// calibrated range of tensors by name, as CalibrationPlan.Ranges gives it; an activation's scale is amax/127, without zero point.
 // Fold BatchNormalization first: a folded Conv takes over the range of its output.
 //
 // Quantised are the inputs of Conv, ConvTranspose, Gemm and MatMul, with one scale a tensor; their constant weights, with one

@@ -235,6 +235,16 @@ def subgraph():
     return g.model()
 
 
+def softmax():
+    """Ends in a Softmax: output `probabilities` [N,10]."""
+    return probabilities("softmax", 13, axis=-1)
+
+
+def softmax_opset8():
+    """Ends in a Softmax as older exports have it: opset 8, axis left to its default, output `probabilities` [N,10]."""
+    return probabilities("softmax_opset8", 8)
+
+
 MODELS = (
     relu_mlp,
     fp16_overflow,
@@ -257,6 +267,8 @@ MODELS = (
     unquantised_ops,
     custom_op,
     subgraph,
+    softmax,
+    softmax_opset8,
 )
 
 
@@ -281,6 +293,16 @@ def plain(name, batch="N", outputs=10):
     x = g.node("Flatten", [x], "flatten", axis=1)
     dense(g, x, "logits", 4 * 49, outputs)
     return g.model()
+
+
+def probabilities(name, opset, **softmax_attributes):
+    """As plain, with a Softmax behind."""
+    g = Graph(name, outputs=[port("probabilities", ["N", 10])])
+    x = g.node("Relu", [small_conv(g)], "relu")
+    x = g.node("Flatten", [x], "flatten", axis=1)
+    x = dense(g, x, "logits", 4 * 49, 10)
+    g.node("Softmax", [x], "probabilities", **softmax_attributes)
+    return g.model(opset=opset)
 
 
 def write_external():
