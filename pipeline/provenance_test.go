@@ -130,39 +130,39 @@ func TestNothingOfTheUsersIsReplaced(t *testing.T) {
 	model, err := os.ReadFile(tiny("relu_mlp").Path)
 	require.NoError(t, err)
 	for name, c := range map[string]struct {
-		prepare func(t *testing.T, dir string, job *Job) string // returns the file that must stay
+		prepare func(dir string, job *Job) string // returns the file that must stay
 		want    string
 	}{
-		"a model that has the name of a written one": {func(t *testing.T, dir string, job *Job) string {
+		"a model that has the name of a written one": {func(dir string, job *Job) string {
 			path := filepath.Join(dir, "m.fp16.onnx")
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "m.onnx"), model, 0o644))
 			require.NoError(t, os.WriteFile(path, model, 0o644))
 			job.Models = []Model{{Path: filepath.Join(dir, "m.onnx"), Preprocess: unit}, {Path: path, Preprocess: unit}}
 			return path
 		}, "that it reads"},
-		"a model where the cache goes": {func(t *testing.T, dir string, job *Job) string {
+		"a model where the cache goes": {func(_ string, job *Job) string {
 			job.Cache = filepath.Join(t.TempDir(), "k.onnx")
 			require.NoError(t, os.WriteFile(job.Cache, model, 0o644))
 			return job.Cache
 		}, "holds no calibration cache"},
-		"somebody's INT8 model": {func(t *testing.T, dir string, job *Job) string {
+		"somebody's INT8 model": {func(dir string, _ *Job) string {
 			path := filepath.Join(dir, "relu_mlp.int8.onnx")
 			require.NoError(t, os.WriteFile(path, model, 0o644))
 			return path
 		}, "holds no manifest that says a run of quantgate wrote it"},
-		"another program's manifest": {func(t *testing.T, dir string, job *Job) string {
+		"another program's manifest": {func(dir string, _ *Job) string {
 			path := filepath.Join(dir, ManifestName)
 			require.NoError(t, os.WriteFile(path, []byte(`{"name": "web app", "start_url": "."}`), 0o644))
 			return path
 		}, "belongs to another program or version"},
-		"a cache in a folder that is not there": {func(t *testing.T, dir string, job *Job) string {
+		"a cache in a folder that is not there": {func(dir string, job *Job) string {
 			job.Cache = filepath.Join(dir, "no", "such", "folder.cache")
 			return tiny("relu_mlp").Path
 		}, "there is no folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			job := testJob(t, d)
-			path := c.prepare(t, job.Out, &job)
+			path := c.prepare(job.Out, &job)
 			before, err := os.ReadFile(path)
 			require.NoError(t, err)
 			b := backend()
