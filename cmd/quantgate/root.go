@@ -83,6 +83,8 @@ labelled validation set, and says whether the loss is small enough to release.
 
 Exit codes: 0 pass, 1 error, 3 gate failed, 4 inconclusive, 130 interrupted.
 Results go to stdout, everything else to stderr.`,
+		Example: `  quantgate run --model resnet50.onnx --images ILSVRC2012_img_val.tar --labels val.txt --preset imagenet --resize 256
+  quantgate gate --max-loss 0.3pp quantgate-out/outcomes.csv.gz`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
