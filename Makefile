@@ -80,11 +80,13 @@ bench: deps ## Run the Go benchmarks
 verify: deps build ## Slow checks against the shared ImageNet and TensorRT reference
 	QUANTGATE_VERIFY=1 go test -count=1 -timeout 60m -run 'Reference' -v ./...
 
+FUZZTIME ?= 10s
+
 .PHONY: fuzz
-fuzz: ## Fuzz every parser for ten seconds each
+fuzz: ## Fuzz every parser for FUZZTIME each (10s)
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime 10s $$package || exit 1; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
 		done; \
 	done
 
