@@ -3,9 +3,7 @@ package dataset
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/quantgate/quantgate/internal/digest"
 )
 
 // idxUint8 is the type code of bytes in an IDX header (http://yann.lecun.com/exdb/mnist: 0, 0, type, number of dimensions,
@@ -146,20 +146,6 @@ func (x *idxFile) pixels(i int, dst []byte) error {
 	return nil
 }
 
-// fileDigest is the SHA-256 of a file in hex.
-func fileDigest(name string) (string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
 // openIDX opens a pair of IDX files.
 func openIDX(images, labels string) (c *contents, err error) {
 	if info, err := os.Stat(images); err != nil {
@@ -183,11 +169,11 @@ func openIDX(images, labels string) (c *contents, err error) {
 	if err = errors.Join(err, y.Close()); err != nil {
 		return nil, err
 	}
-	_, digest, err := readLabelFile(labels)
+	labelsDigest, err := digest.File(labels)
 	if err != nil {
 		return nil, err
 	}
-	imagesDigest, err := fileDigest(images)
+	imagesDigest, err := digest.File(images)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +187,7 @@ func openIDX(images, labels string) (c *contents, err error) {
 	}
 	c = &contents{
 		format: IDX, stored: true, channels: 1, h: x.dims[1], w: x.dims[2],
-		raster: x, closer: x, labelsDigest: digest, imagesDigest: imagesDigest,
+		raster: x, closer: x, labelsDigest: labelsDigest, imagesDigest: imagesDigest,
 	}
 	base := filepath.Base(images)
 	for i, class := range classes {

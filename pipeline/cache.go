@@ -10,6 +10,7 @@ import (
 
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/internal/digest"
 	"github.com/quantgate/quantgate/onnx"
 )
 
@@ -215,7 +216,7 @@ func imageName(path string) string {
 // source returns the run that made a cache or model, as the manifest beside it tells, or nil. A manifest that cannot be read, or
 // is another program's, tells nothing.
 func (r *run) source(path string) (*Manifest, error) {
-	sum, err := fileSHA256(path)
+	sum, err := digest.File(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
@@ -233,7 +234,7 @@ func (r *run) source(path string) (*Manifest, error) {
 // checkUsedCache refuses a cache that its manifest ties to another model or other preprocessing: thresholds made with
 // wrong preprocessing destroy a model without any error.
 func (r *run) checkUsedCache(models []*prepared) error {
-	sum, err := fileSHA256(r.job.UseCache)
+	sum, err := digest.File(r.job.UseCache)
 	if err != nil {
 		return fmt.Errorf("read cache: %w", err)
 	}

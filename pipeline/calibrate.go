@@ -285,8 +285,17 @@ func imageBytes(m *prepared) int {
 
 // noteBad remembers skipped images and tells the user of each.
 func (r *run) noteBad(m *prepared, bad []dataset.BadImage) {
+	m.result.Bad = append(m.result.Bad, skips(bad)...)
 	for _, b := range bad {
-		m.result.Bad = append(m.result.Bad, accuracy.Skip{ID: b.Item.ID, Path: b.Item.Path, Reason: b.Err.Error()})
 		r.Report.Warnf("skipped an unreadable image: %v", b.Err)
 	}
+}
+
+// skips are the images that a batch lacks, as the journal and the manifest keep them.
+func skips(bad []dataset.BadImage) []accuracy.Skip {
+	var out []accuracy.Skip
+	for _, b := range bad {
+		out = append(out, accuracy.Skip{ID: b.Item.ID, Path: b.Item.Path, Reason: b.Err.Error()})
+	}
+	return out
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/internal/digest"
 )
 
 // ManifestName is the manifest's file name inside an output folder.
@@ -181,7 +181,7 @@ func (m *Manifest) addCandidates(cs []Candidate) error {
 	}
 	digests := make(map[string]string, len(cs))
 	for _, c := range cs {
-		sum, err := fileSHA256(c.Path)
+		sum, err := digest.File(c.Path)
 		if err != nil {
 			return fmt.Errorf("read candidate %s: %w", c.Name, err)
 		}
@@ -263,23 +263,9 @@ func writeFile(path string, b []byte) error {
 	return nil
 }
 
-// fileSHA256 is the hex digest of a file's content.
-func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("digest %s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
 // manifestFile describes a file just written: relative to dir where it lies there, else by its absolute path.
 func manifestFile(dir, path string) (*ManifestFile, error) {
-	sum, err := fileSHA256(path)
+	sum, err := digest.File(path)
 	if err != nil {
 		return nil, err
 	}
@@ -295,12 +281,18 @@ func manifestFile(dir, path string) (*ManifestFile, error) {
 	return &ManifestFile{File: name, SHA256: sum}, nil
 }
 
-// path is where f lies, dir being the manifest's folder.
-func (f *ManifestFile) path(dir string) string {
+// Path is where f lies, dir being the manifest's folder.
+func (f *ManifestFile) Path(dir string) string {
 	if filepath.IsAbs(f.File) {
 		return f.File
 	}
 	return filepath.Join(dir, f.File)
+}
+
+// Describes reports whether the file at path has the content that f was written with.
+func (f *ManifestFile) Describes(path string) (bool, error) {
+	sum, err := digest.File(path)
+	return err == nil && sum == f.SHA256, err
 }
 
 // intact reports whether f still lies in dir with the content it was written with.
@@ -308,8 +300,8 @@ func (f *ManifestFile) intact(dir string) bool {
 	if f == nil {
 		return false
 	}
-	sum, err := fileSHA256(f.path(dir))
-	return err == nil && sum == f.SHA256
+	same, err := f.Describes(f.Path(dir))
+	return err == nil && same
 }
 
 // previousManifest reads dir's manifest, or returns nil where there is none.

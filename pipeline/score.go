@@ -68,7 +68,7 @@ func (r *run) score(ctx context.Context, models []*prepared, built []candidates)
 
 // keepOutcomes takes the outcomes of a run that had finished scoring before it was resumed.
 func (r *run) keepOutcomes(models []*prepared) error {
-	path := r.manifest.Outcomes.path(r.job.Out)
+	path := r.manifest.Outcomes.Path(r.job.Out)
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read outcomes: %w", err)
@@ -178,9 +178,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 				if finished.Records, err = w.score(ctx, batch); err != nil {
 					return err
 				}
-				for _, b := range batch.Bad {
-					finished.Skipped = append(finished.Skipped, accuracy.Skip{ID: b.Item.ID, Path: b.Item.Path, Reason: b.Err.Error()})
-				}
+				finished.Skipped = skips(batch.Bad)
 				batch.Release()
 				n, err := keep(finished)
 				if err != nil {
