@@ -90,6 +90,7 @@ func NewTally(model string, precisions []string) *Tally {
 		precisions: precisions,
 		scores:     make([]scoreCount, len(precisions)),
 		pairs:      make([]pairCount, max(0, len(precisions)-1)),
+		labels:     map[int]bool{},
 	}
 	for i := range t.pairs {
 		t.pairs[i].classes, t.pairs[i].visits = map[int]classCount{}, map[int]visit{}
@@ -104,9 +105,6 @@ func (t *Tally) Add(r *Record) error {
 			t.model, r.ID, len(r.Outcomes), len(r.Shifts), len(t.precisions))
 	}
 	t.n++
-	if t.labels == nil {
-		t.labels = map[int]bool{}
-	}
 	t.labels[r.Label] = true
 	for i, o := range r.Outcomes {
 		s := &t.scores[i]

@@ -140,7 +140,6 @@ type run struct {
 	Env
 	job      Job
 	manifest *Manifest
-	old      *Manifest // of the interrupted run that is resumed, or nil
 	split    dataset.Split
 	result   *Result
 	locked   *os.File // the output folder, while this process works in it
@@ -377,7 +376,6 @@ func (r *run) openFolder() error {
 			return fmt.Errorf("resume in %s: %w (%s): run without --resume to start over, or give another --out",
 				r.job.Out, ErrOtherRun, strings.Join(r.manifest.differences(old), "; "))
 		}
-		r.old = old
 		r.manifest.keepFiles(old)
 	default:
 		if old != nil {

@@ -213,6 +213,17 @@ func TestResultsDoNotDependOnWorkers(t *testing.T) {
 	}
 }
 
+// cancelFrom interrupts a run at the given call of the engine.
+func cancelFrom(call int, cancel func()) fake.Hook {
+	return func(ctx context.Context, c fake.Call) error {
+		if c.Number >= call {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+}
+
 // TestResume interrupts a run at every kind of place and continues it.
 func TestResume(t *testing.T) {
 	d := open(t, writeIDX(t))
@@ -232,13 +243,7 @@ func TestResume(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			b := backend()
-			b.Hook = func(ctx context.Context, c fake.Call) error {
-				if c.Number >= stop {
-					cancel()
-					return ctx.Err()
-				}
-				return nil
-			}
+			b.Hook = cancelFrom(stop, cancel)
 			_, err := Run(ctx, Env{b, &recorder{}}, job)
 			require.ErrorIs(t, err, context.Canceled)
 			require.NoFileExists(t, filepath.Join(job.Out, OutcomesName))

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quantgate/quantgate/accuracy"
-	"github.com/quantgate/quantgate/engine/fake"
 )
 
 // stopJob may stop once an INT8 loss of at most 12 points is shown.
@@ -62,13 +61,7 @@ func TestStopEarly(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			b := backend()
-			b.Hook = func(ctx context.Context, c fake.Call) error {
-				if c.Number >= stop {
-					cancel()
-					return ctx.Err()
-				}
-				return nil
-			}
+			b.Hook = cancelFrom(stop, cancel)
 			_, err := Run(ctx, Env{b, &recorder{}}, job)
 			require.ErrorIs(t, err, context.Canceled)
 			job.Resume = true

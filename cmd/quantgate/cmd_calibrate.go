@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 
@@ -92,9 +91,7 @@ func printCalibrations(a *app, result *pipeline.Result, asJSON bool) error {
 		rows = append(rows, row)
 	}
 	if asJSON {
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(rows)
+		return printJSON(a.stdout, rows)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "model\tmethod\timages\ttensors\tleft in float\tcache")

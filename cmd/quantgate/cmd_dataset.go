@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,9 +60,7 @@ or too few images are left to score.`,
 			}
 			p.Done()
 			if asJSON {
-				e := json.NewEncoder(a.stdout)
-				e.SetIndent("", "  ")
-				err = e.Encode(r)
+				err = printJSON(a.stdout, r)
 			} else {
 				err = printVerify(a.stdout, r)
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"image/color"
 	"strconv"
@@ -69,9 +68,7 @@ The numbers hold for the primary look of gate on a sample of the population (the
 				a.wrote([]string{file})
 			}
 			if asJSON {
-				enc := json.NewEncoder(a.stdout)
-				enc.SetIndent("", "  ")
-				err = enc.Encode(cells)
+				err = printJSON(a.stdout, cells)
 			} else {
 				err = planTable(a, cells)
 			}

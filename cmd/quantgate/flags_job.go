@@ -145,12 +145,17 @@ type calibFlags struct {
 // calibrators are the values of --calibrator.
 var calibrators = []string{"native", "native-legacy", "quantgate"}
 
-func (f *calibFlags) register(fs *pflag.FlagSet) {
+// methodNames are the values of --method.
+func methodNames() []string {
 	names := make([]string, 0, len(calib.Methods()))
 	for _, m := range calib.Methods() {
 		names = append(names, string(m))
 	}
-	fs.StringVar(&f.method, "method", string(calib.Entropy), "calibration method: "+strings.Join(names, ", "))
+	return names
+}
+
+func (f *calibFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&f.method, "method", string(calib.Entropy), "calibration method: "+strings.Join(methodNames(), ", "))
 	fs.StringVar(&f.precisions, "precisions", "fp32,fp16,int8", "precisions to make and score; fp32 is the base and always among them; with --engine tensorrt also int8-native, int8-cache, int8-qdq, fp16-model")
 	fs.StringVar(&f.calibrator, "calibrator", "native", "what int8 stands on with --engine tensorrt: native (TensorRT's calibrator for --method), native-legacy (IInt8EntropyCalibrator), quantgate")
 	fs.StringVar(&f.cache, "cache", "", "calibration cache to write (default: <out>/<model>.<method>.cache)")
@@ -202,12 +207,8 @@ func parsePrecisions(s string) ([]string, error) {
 
 // completeFlags offers the values of flags that take one of a few.
 func completeFlags(cmd *cobra.Command) {
-	methods := make([]string, 0, len(calib.Methods()))
-	for _, m := range calib.Methods() {
-		methods = append(methods, string(m))
-	}
 	for name, values := range map[string][]string{
-		"method":        methods,
+		"method":        methodNames(),
 		"engine":        {"ort", "tensorrt"},
 		"calibrator":    calibrators,
 		"format":        {"auto", "list", "folders", "tar", "idx", "batches"},
