@@ -37,6 +37,9 @@ type Model struct {
 type Options struct {
 	// Threads is the number of threads one Run may use; 0 means 1. Throughput comes from concurrent calls of Run.
 	Threads int
+	// Batch is the most images that Run will be given, where it is known: an engine that sets memory aside for its largest batch needs no
+	// more. 0 leaves it to the engine; Run takes larger batches all the same.
+	Batch int
 	// Outputs names the outputs that Run returns, in order; nil means all of the model's.
 	Outputs []string
 	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration, where all activations

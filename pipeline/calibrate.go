@@ -55,7 +55,11 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	if err != nil {
 		return nil, err
 	}
-	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoFusion: true})
+	chunk := 1
+	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
+		chunk = int(n)
+	}
+	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoFusion: true, Batch: chunk})
 	if err != nil {
 		return nil, err
 	}
@@ -68,10 +72,6 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	taps := make([]*tap, r.job.Workers)
 	for i := range taps {
 		taps[i] = newTap(session, collector.NewShard(), tensors)
-	}
-	chunk := 1
-	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
-		chunk = int(n)
 	}
 
 	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,7 +100,13 @@ func (b *Backend) LibraryVersion() string { return b.lib.Version.String() }
 // Memory is the GPU's free memory and all of it, in bytes.
 func (b *Backend) Memory() (free, total uint64, err error) { return b.device.Free() }
 
-func (b *Backend) batch() int { return max(b.opts.Batch, 1) }
+// batch is the largest batch that an engine takes at once, where the model does not fix it.
+func (b *Backend) batch(o engine.Options) int {
+	if o.Batch > 0 {
+		return o.Batch
+	}
+	return max(b.opts.Batch, 1)
+}
 
 func modelName(m engine.Model) string {
 	switch {
@@ -131,22 +138,22 @@ func (b *Backend) open(ctx context.Context, m engine.Model, o engine.Options) (*
 	}
 	r, keep := b.recipe(m, o)
 	if keep {
-		if plan := b.plans.load(r); plan != nil {
-			s, err := b.load(modelName(m), plan, o)
+		if kept := b.plans.load(r); kept != nil {
+			s, err := b.load(modelName(m), kept, o)
 			if err == nil {
 				return s, nil
 			}
 			b.log.note(LevelWarn, fmt.Sprintf("%s: the kept plan does not load, building it anew: %v", modelName(m), err))
 		}
 	}
-	plan, err := b.build(ctx, m, o, nil)
+	built, err := b.build(ctx, m, o, nil)
 	if err != nil {
 		return nil, err
 	}
 	if keep {
-		b.plans.store(r, plan)
+		b.plans.store(r, built)
 	}
-	return b.load(modelName(m), plan, o)
+	return b.load(modelName(m), built, o)
 }
 
 // Calibrate builds an INT8 engine with TensorRT's own calibrator and returns the cache exactly as TensorRT wrote it. The plan is kept, so
@@ -157,19 +164,19 @@ func (b *Backend) Calibrate(ctx context.Context, m engine.Model, c engine.Calibr
 	}
 	k := &calibration{b: b, ctx: ctx, Calibration: c}
 	o := engine.Options{Precision: engine.Int8, Outputs: c.Outputs}
-	plan, err := b.build(ctx, m, o, k)
+	built, err := b.build(ctx, m, o, k)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: calibrate: %w", modelName(m), err)
 	}
 	o.Cache = k.written
 	if r, keep := b.recipe(m, o); keep {
-		b.plans.store(r, plan)
+		b.plans.store(r, built)
 	}
 	return k.written, nil
 }
 
 // build makes a plan. k feeds a calibrator; without one, INT8 stands on the options' cache or on the model's own Q/DQ pairs.
-func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k *calibration) (plan []byte, err error) {
+func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k *calibration) (built *plan, err error) {
 	b.building.Lock()
 	defer b.building.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -204,7 +211,7 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 	if err := parse(parser, m); err != nil {
 		return nil, err
 	}
-	input, err := choose(network, o.Outputs)
+	input, outputs, err := choose(network, o.Outputs)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +225,7 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 		return nil, err
 	}
 	path := b.plans.timingPath(b)
-	timing, err := config.SetTimingCache(b.plans.timings(path))
+	timing, err := b.setTimings(config, b.plans.timings(path))
 	if err != nil {
 		b.log.note(LevelWarn, fmt.Sprintf("kernel timings in %s are not used: %v", path, err))
 		if timing, err = config.SetTimingCache(nil); err != nil {
@@ -251,7 +258,7 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 
 	began := time.Now()
 	b.log.note(LevelInfo, fmt.Sprintf("%s: building TensorRT's engine", modelName(m)))
-	plan, err = b.builder.Build(network, config)
+	data, err := b.builder.Build(network, config)
 	// What went wrong in Go comes first: TensorRT only knows that there were no more batches, or that it was told to stop.
 	if calibrator != nil && calibrator.Err() != nil {
 		return nil, calibrator.Err()
@@ -269,10 +276,18 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 		return nil, errors.New("TensorRT built the engine without writing a calibration cache")
 	}
 	b.log.note(LevelInfo, fmt.Sprintf("%s: built in %.1f s", modelName(m), time.Since(began).Seconds()))
-	if data, err := timing.Bytes(); err == nil {
-		b.plans.storeTimings(path, data)
+	if timings, err := timing.Bytes(); err == nil {
+		b.plans.storeTimings(path, timings)
 	}
-	return plan, nil
+	return &plan{outputs, data}, nil
+}
+
+// setTimings gives a build the timings of earlier ones. What TensorRT says about them is no matter for warnings: 8.5 and 8.6 call the part
+// for fused subgraphs an error ("Myelin error from unknown graph") whenever there is one, and use the rest.
+func (b *Backend) setTimings(config *nvinfer.Config, timings []byte) (*nvinfer.TimingCache, error) {
+	b.log.hush(true)
+	defer b.log.hush(false)
+	return config.SetTimingCache(timings)
 }
 
 func parse(p *nvinfer.Parser, m engine.Model) error {
@@ -291,33 +306,33 @@ func parse(p *nvinfer.Parser, m engine.Model) error {
 	return errors.New("neither bytes nor a path were given")
 }
 
-// choose checks the network's inputs, drops the outputs that were not asked for, and returns the input.
-func choose(n *nvinfer.Network, wanted []string) (engine.Port, error) {
+// choose checks the network's inputs, drops the outputs that were not asked for, and returns the input and the outputs in order.
+func choose(n *nvinfer.Network, wanted []string) (engine.Port, []string, error) {
 	ports := n.Ports()
 	ins, outs := split(ports)
 	input, err := engine.OneInput(ins)
 	if err != nil {
-		return engine.Port{}, err
+		return engine.Port{}, nil, err
 	}
 	for i, d := range input.Shape[1:] {
 		if d < 0 {
-			return engine.Port{}, fmt.Errorf("input %q has the shape %s: only the batch may be open, fix dimension %d in the model", input.Name, input.Shape, i+1)
+			return engine.Port{}, nil, fmt.Errorf("input %q has the shape %s: only the batch may be open, fix dimension %d in the model", input.Name, input.Shape, i+1)
 		}
 	}
 	chosen, err := engine.ChooseOutputs(outs, wanted)
 	if err != nil {
-		return engine.Port{}, err
+		return engine.Port{}, nil, err
 	}
-	keep := map[string]bool{}
+	var names []string
 	for _, p := range chosen {
-		keep[p.Name] = true
+		names = append(names, p.Name)
 	}
 	for _, p := range ports {
-		if !p.Input && !keep[p.Name] {
+		if !p.Input && !slices.Contains(names, p.Name) {
 			n.Drop(p)
 		}
 	}
-	return input, nil
+	return input, names, nil
 }
 
 func split(ports []nvinfer.Port) (ins, outs []engine.Port) {
@@ -389,7 +404,7 @@ func (b *Backend) configure(c *nvinfer.Config, input engine.Port, o engine.Optio
 		most := withBatch(input.Shape, largest)
 		return p, p.SetBatch(input.Name, withBatch(input.Shape, smallest), most, most)
 	}
-	p, err := set(1, b.batch())
+	p, err := set(1, b.batch(o))
 	if err != nil {
 		return err
 	}
@@ -399,7 +414,7 @@ func (b *Backend) configure(c *nvinfer.Config, input engine.Port, o engine.Optio
 	if o.Precision != engine.Int8 || k == nil && o.Cache == nil {
 		return nil
 	}
-	n := b.batch()
+	n := b.batch(o)
 	if k != nil {
 		n = max(k.Batch, 1)
 	}
@@ -424,7 +439,7 @@ func (b *Backend) calibrator(input engine.Port, o engine.Options, k *calibration
 	if err != nil {
 		return nil, err
 	}
-	return b.lib.NewCalibrator(algorithm, b.batch(), nvinfer.Source{
+	return b.lib.NewCalibrator(algorithm, b.batch(o), nvinfer.Source{
 		Batch: func(string) (uint64, bool) {
 			b.log.note(LevelWarn, "TensorRT did not accept the calibration cache: it asked for a batch")
 			return 0, false
@@ -434,8 +449,9 @@ func (b *Backend) calibrator(input engine.Port, o engine.Options, k *calibration
 	}), nil
 }
 
-// load makes a session from a plan.
-func (b *Backend) load(name string, plan []byte, o engine.Options) (*Session, error) {
+// load makes a session from a plan. An engine lists its outputs in an order of its own.
+func (b *Backend) load(name string, p *plan, o engine.Options) (*Session, error) {
+	o.Outputs = p.outputs
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := b.device.Bind(); err != nil {
@@ -451,7 +467,7 @@ func (b *Backend) load(name string, plan []byte, o engine.Options) (*Session, er
 		}
 		b.runtime = r
 	}
-	e, err := b.runtime.Engine(plan)
+	e, err := b.runtime.Engine(p.data)
 	if err != nil {
 		return nil, b.log.reason(err)
 	}

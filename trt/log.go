@@ -15,6 +15,7 @@ type relay struct {
 	out     func(Level, string)
 
 	mu      sync.Mutex
+	hushed  bool // messages are told as details, and are no reasons
 	seen    map[string]int
 	dropped int
 	reasons [2]string // the first error since it was asked for, whose echo the others mostly are, and the last warning
@@ -39,6 +40,9 @@ func (r *relay) most() int {
 func (r *relay) message(severity int, text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	r.mu.Lock()
+	if r.hushed {
+		severity = nvinfer.Info
+	}
 	switch {
 	case severity <= nvinfer.Error && r.reasons[0] == "":
 		r.reasons[0] = text
@@ -64,6 +68,13 @@ func (r *relay) message(severity int, text string) {
 	default:
 		r.note(LevelDebug, "TensorRT: "+text)
 	}
+}
+
+// hush makes details of all messages, or ends that.
+func (r *relay) hush(on bool) {
+	r.mu.Lock()
+	r.hushed = on
+	r.mu.Unlock()
 }
 
 // note passes a line on.

@@ -1,6 +1,7 @@
 package trt
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -56,7 +57,7 @@ func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 		return recipe{}, false
 	}
 	r := recipe{
-		Format: 1, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(),
+		Format: 2, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(o),
 		TF32: !b.opts.NoTF32 && !o.NoFusion, INT8FP16: b.opts.INT8FP16, Workspace: b.opts.Workspace, Tactics: b.opts.TacticSources,
 		Library: b.lib.Version.String(), GPU: fmt.Sprintf("%s %d.%d", b.device.Name, b.device.Major, b.device.Minor),
 	}
@@ -67,6 +68,15 @@ func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 		r.Cache = digest(o.Cache)
 	}
 	return r, true
+}
+
+// PlanFile is where the plan of a model is kept, or "" where none is. TensorRT's plan begins after the first line feed that follows 32 bytes of digest.
+func (b *Backend) PlanFile(m engine.Model, o engine.Options) string {
+	r, keep := b.recipe(m, o)
+	if !keep || b.plans.dir == "" {
+		return ""
+	}
+	return filepath.Join(b.plans.dir, r.file())
 }
 
 func (r recipe) file() string {
@@ -82,8 +92,15 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// load returns the plan for a recipe, or nil. The file's name is the recipe's digest and its first 32 bytes are its content's.
-func (p plans) load(r recipe) []byte {
+// plan is an engine as TensorRT serialises it, with what it does not keep: the order of the model's outputs.
+type plan struct {
+	outputs []string
+	data    []byte
+}
+
+// load returns the plan for a recipe, or nil. The file's name is the recipe's digest; its first 32 bytes are that of the rest, which is a
+// line with the outputs as JSON and TensorRT's plan.
+func (p plans) load(r recipe) *plan {
 	if p.dir == "" {
 		return nil
 	}
@@ -94,20 +111,28 @@ func (p plans) load(r recipe) []byte {
 	}
 	if len(data) > sha256.Size {
 		sum := sha256.Sum256(data[sha256.Size:])
-		if string(sum[:]) == string(data[:sha256.Size]) {
-			return data[sha256.Size:]
+		kept := &plan{}
+		line, rest, _ := bytes.Cut(data[sha256.Size:], []byte("\n"))
+		if string(sum[:]) == string(data[:sha256.Size]) && json.Unmarshal(line, &kept.outputs) == nil {
+			kept.data = rest
+			return kept
 		}
 	}
 	p.log.note(LevelWarn, fmt.Sprintf("plan %s is damaged: building it anew", path))
 	return nil
 }
 
-func (p plans) store(r recipe, plan []byte) {
+func (p plans) store(r recipe, built *plan) {
 	if p.dir == "" {
 		return
 	}
-	sum := sha256.Sum256(plan)
-	if err := renameio.WriteFile(filepath.Join(p.dir, r.file()), append(sum[:], plan...), 0o644); err != nil {
+	data, err := json.Marshal(built.outputs)
+	if err == nil {
+		data = append(append(data, '\n'), built.data...)
+		sum := sha256.Sum256(data)
+		err = renameio.WriteFile(filepath.Join(p.dir, r.file()), append(sum[:], data...), 0o644)
+	}
+	if err != nil {
 		p.log.note(LevelWarn, fmt.Sprintf("the plan is not kept: %v", err))
 	}
 }

@@ -95,7 +95,7 @@ func (s *Session) prepare(o engine.Options) error {
 	if s.outputs, err = engine.ChooseOutputs(outs, o.Outputs); err != nil {
 		return err
 	}
-	s.most = s.b.batch()
+	s.most = s.b.batch(o)
 	if n := s.input.Shape[0]; n != tensor.Dynamic {
 		s.most = int(n)
 	}
@@ -188,14 +188,20 @@ func clonePorts(ps []engine.Port) []engine.Port {
 	return out
 }
 
-// Layers tells which layers the engine has and in which precision each runs.
+// Layers tells which layers the engine has and in which precision each runs, at its largest batch.
 func (s *Session) Layers() ([]engine.Layer, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return nil, fmt.Errorf("model %s: %w", s.name, engine.ErrClosed)
 	}
-	text, err := s.engine.Inspect()
+	l := <-s.free // a lane is busy for one batch at most
+	defer func() { s.free <- l }()
+	var text string
+	err := s.onDevice(l, s.most, func() (err error) {
+		text, err = s.engine.Inspect(l.context)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", s.name, err)
 	}

@@ -172,6 +172,15 @@ func TestModels(t *testing.T) {
 			require.Equal(t, tensor.Shape{int64(n), 2, 2}, out[1].Shape)
 		}
 	})
+	t.Run("all outputs, in the model's order", func(t *testing.T) {
+		for range 2 { // built, and from the kept plan
+			s, err := b.Open(ctx, model, engine.Options{})
+			require.NoError(t, err)
+			require.Equal(t, "y", s.Outputs()[0].Name)
+			require.Equal(t, "z", s.Outputs()[1].Name)
+			require.NoError(t, s.Close())
+		}
+	})
 	t.Run("float16", func(t *testing.T) {
 		s, err := b.Open(ctx, engine.Model{Name: "half", Data: []byte("fake\ninput x 1 -1 1 2 2\noutput y 1 -1 4\n")}, engine.Options{})
 		require.NoError(t, err)
@@ -332,7 +341,7 @@ func TestMisbehaviour(t *testing.T) {
 			s, err := b.Open(ctx, model, engine.Options{})
 			require.NoError(t, err)
 			defer s.Close()
-			for _, fault := range []string{"null_inspector", "bad_json"} {
+			for _, fault := range []string{"null_inspector", "no_inspection", "bad_json"} {
 				t.Setenv("FAKE_TRT", fault)
 				_, err := s.(engine.Inspector).Layers()
 				require.ErrorContains(t, err, "nspector")
@@ -486,6 +495,8 @@ func TestPlansAreKept(t *testing.T) {
 	require.Equal(t, 0, builds(with(same), engine.Options{NoFusion: true}, trttest.Model), "as without TF32")
 	require.Equal(t, 1, builds(with(same), engine.Options{}, strings.Replace(trttest.Model, "z 0", "zz 0", 1)), "model")
 
+	require.Zero(t, m.count("TensorRT: error"), "what TensorRT says of earlier timings is a detail")
+	require.NotZero(t, m.count("Myelin"))
 	timings, err := filepath.Glob(filepath.Join(dir, "*.timing"))
 	require.NoError(t, err)
 	require.Len(t, timings, 1)

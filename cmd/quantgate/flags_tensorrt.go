@@ -16,6 +16,7 @@ import (
 type tensorrtFlags struct {
 	library     string
 	device      int
+	batch       int
 	workspace   string
 	tactics     string
 	level       string
@@ -27,6 +28,7 @@ type tensorrtFlags struct {
 func (f *tensorrtFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.library, "tensorrt-library", "", "folder of TensorRT's libraries (default: $"+trt.EnvLibrary+", the system's)")
 	fs.IntVar(&f.device, "device", 0, "with tensorrt: the GPU's number")
+	fs.IntVar(&f.batch, "engine-batch", 0, "with tensorrt: the largest batch of the engines, for which their kernels are chosen (default: --batch-size)")
 	fs.StringVar(&f.workspace, "workspace", "", "with tensorrt: scratch memory in MiB, or with a unit such as 4G (default: all of the GPU's)")
 	fs.StringVar(&f.tactics, "tacticSources", "", "with tensorrt: sources of kernels to turn on and off, such as -CUDNN,-CUBLAS")
 	fs.StringVar(&f.level, "builderOptimizationLevel", "", "with tensorrt 8.6 and later: how long to search for kernels, 0 to 5")
@@ -50,6 +52,9 @@ func (f *tensorrtFlags) backend(a *app, job pipeline.Job) (*trt.Backend, error) 
 				a.ui.Debugf("%s", text)
 			}
 		},
+	}
+	if f.batch != 0 {
+		o.Batch = f.batch
 	}
 	var err error
 	if o.Workspace, err = parseSize(f.workspace); err != nil {

@@ -266,6 +266,11 @@ bool qg_context_enqueue(const qg_slots *s, void *obj, uint64_t stream) {
 	return CALL(m, bool, void *)(m.self, (void *)(uintptr_t)stream);
 }
 
+bool qg_inspector_context(const qg_slots *s, void *obj, void *context) {
+	member m = impl(obj, s->inspector_context);
+	return CALL(m, bool, void *)(m.self, context);
+}
+
 const char *qg_inspector_information(const qg_slots *s, void *obj, int32_t format) {
 	member m = impl(obj, s->inspector_information);
 	return CALL(m, const char *, int32_t)(m.self, format);

@@ -64,6 +64,7 @@ bool qg_context_input_shape(const qg_slots *s, void *obj, const char *name, qg_d
 qg_dims qg_context_shape(const qg_slots *s, void *obj, const char *name);
 bool qg_context_address(const qg_slots *s, void *obj, const char *name, uint64_t address);
 bool qg_context_enqueue(const qg_slots *s, void *obj, uint64_t stream);
+bool qg_inspector_context(const qg_slots *s, void *obj, void *context);
 const char *qg_inspector_information(const qg_slots *s, void *obj, int32_t format);
 void *qg_timing_serialize(const qg_slots *s, void *obj);
 void *qg_memory_data(const qg_slots *s, void *obj);

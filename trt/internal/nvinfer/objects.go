@@ -354,18 +354,22 @@ func (e *Engine) Ports() []Port {
 	return ports
 }
 
-// Inspect returns what TensorRT tells of the engine's layers, as JSON.
-func (e *Engine) Inspect() (string, error) {
+// Inspect returns what TensorRT tells of the engine's layers, as JSON. c is one of the engine's contexts with the input's shape set:
+// without it an engine with open dimensions tells no formats.
+func (e *Engine) Inspect(c *Context) (string, error) {
 	p := C.qg_engine_inspector(e.slots, e.p)
 	if p == nil {
 		return "", null("createEngineInspector")
 	}
 	defer C.qg_delete(p)
-	c := C.qg_inspector_information(e.slots, p, 1)
-	if c == nil {
+	if !C.qg_inspector_context(e.slots, p, c.p) {
+		return "", fmt.Errorf("TensorRT's engine inspector refused the context")
+	}
+	text := C.qg_inspector_information(e.slots, p, 1)
+	if text == nil {
 		return "", null("getEngineInformation")
 	}
-	return C.GoString(c), nil
+	return C.GoString(text), nil
 }
 
 // NewContext makes room for one batch at a time.

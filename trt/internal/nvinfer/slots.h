@@ -48,6 +48,7 @@ enum { QG_ABSENT = -1 };
 	X(context_shape, 30, 22, 21) \
 	X(context_address, 32, 24, 23) \
 	X(context_enqueue, 44, 37, 36) \
+	X(inspector_context, 2, 3, 3) \
 	X(inspector_information, 5, 6, 6) \
 	X(timing_serialize, 2, 2, 2) \
 	X(memory_data, 2, 2, 2) \

@@ -124,6 +124,7 @@ int main() {
     CHECK_CONST(context_shape, VExecutionContext, getTensorShape, Dims, char const*);
     CHECK(context_address, VExecutionContext, setTensorAddress, bool, char const*, void*);
     CHECK(context_enqueue, VExecutionContext, enqueueV3, bool, cudaStream_t);
+    CHECK(inspector_context, VEngineInspector, setExecutionContext, bool, IExecutionContext const*);
     CHECK_CONST(inspector_information, VEngineInspector, getEngineInformation, char const*, LayerInformationFormat);
     CHECK_CONST(timing_serialize, VTimingCache, serialize, IHostMemory*);
     CHECK_CONST(memory_data, VHostMemory, data, void*);
