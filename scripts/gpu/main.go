@@ -1,7 +1,8 @@
-// Gpu measures trt's session on a GPU: throughput of the engine without copies, and what opening and closing sessions leaves behind.
+// Gpu measures trt's session on a GPU: throughput of the engine with and without copies, and what opening and closing sessions leaves behind.
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -11,99 +12,140 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/onnx"
 	"github.com/quantgate/quantgate/tensor"
 	"github.com/quantgate/quantgate/trt"
 )
 
+// settings are the flags.
+type settings struct {
+	model, cache, plan          string
+	precision                   string
+	sessions, batches, parallel int
+	trt                         trt.Options
+}
+
 func main() {
-	var o trt.Options
-	model := flag.String("model", "", "ONNX file")
-	precision := flag.String("precision", "", "fp16, int8, or nothing for float32")
-	cache := flag.String("cache", "", "calibration cache for int8")
-	sessions := flag.Int("sessions", 0, "sessions to open and close")
-	batches := flag.Int("batches", 0, "batches to run with copies")
-	flag.StringVar(&o.CacheDir, "plans", "", "folder for plans")
-	flag.IntVar(&o.Batch, "batch", 100, "images a batch")
-	flag.StringVar(&o.TacticSources, "tacticSources", "-CUBLAS,-CUBLAS_LT,-CUDNN", "as trtexec's")
+	var f settings
+	flag.StringVar(&f.model, "model", "", "ONNX file")
+	flag.StringVar(&f.precision, "precision", "", "fp16, int8, or nothing for float32")
+	flag.StringVar(&f.cache, "cache", "", "calibration cache for int8")
+	flag.StringVar(&f.plan, "plan", "", "write TensorRT's plan to this file")
+	flag.IntVar(&f.sessions, "sessions", 0, "sessions to open and close")
+	flag.IntVar(&f.batches, "batches", 0, "batches to run with copies")
+	flag.IntVar(&f.parallel, "parallel", 3, "goroutines that run batches with copies")
+	flag.IntVar(&f.trt.Batch, "batch", 100, "images a batch")
+	flag.StringVar(&f.trt.TacticSources, "tacticSources", "-CUBLAS,-CUBLAS_LT,-CUDNN", "as trtexec's")
 	flag.Parse()
-	o.Log = func(_ trt.Level, text string) { fmt.Fprintln(os.Stderr, text) }
-	if err := measure(o, *model, engine.Precision(*precision), *cache, *sessions, *batches); err != nil {
+	f.trt.Log = func(_ trt.Level, text string) { fmt.Fprintln(os.Stderr, text) }
+	if err := f.measure(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "gpu:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(o trt.Options, path string, precision engine.Precision, cachePath string, sessions, batches int) error {
-	ctx := context.Background()
-	data, err := os.ReadFile(path)
+// open loads the model as quantgate run does, so that the plan which run has kept is taken.
+func (f *settings) open() (engine.Model, engine.Options, error) {
+	o := engine.Options{Precision: engine.Precision(f.precision)}
+	model, err := onnx.Load(f.model)
+	if err != nil {
+		return engine.Model{}, o, err
+	}
+	logits, err := model.LogitsOutput()
+	if err != nil {
+		return engine.Model{}, o, err
+	}
+	o.Outputs = []string{logits.Name}
+	if f.cache != "" {
+		if o.Cache, err = os.ReadFile(f.cache); err != nil {
+			return engine.Model{}, o, err
+		}
+	}
+	data, err := model.Bytes()
+	return engine.Model{Name: strings.TrimSuffix(filepath.Base(f.model), ".onnx"), Data: data}, o, err
+}
+
+func (f *settings) measure(ctx context.Context) error {
+	m, o, err := f.open()
 	if err != nil {
 		return err
 	}
-	options := engine.Options{Precision: precision}
-	if cachePath != "" {
-		if options.Cache, err = os.ReadFile(cachePath); err != nil {
+	b, err := trt.New(f.trt)
+	if err != nil {
+		return err
+	}
+	opened, err := b.Open(ctx, m, o)
+	if err != nil {
+		return err
+	}
+	s, ok := opened.(*trt.Session)
+	if !ok {
+		return fmt.Errorf("unexpected session %T", opened)
+	}
+	if f.plan != "" {
+		kept, err := os.ReadFile(b.PlanFile(m, o))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(f.plan, kept[33+bytes.IndexByte(kept[32:], '\n'):], 0o600); err != nil {
 			return err
 		}
 	}
-	b, err := trt.New(o)
-	if err != nil {
-		return err
+	if f.batches > 0 {
+		if err := f.withCopies(ctx, s); err != nil {
+			return err
+		}
 	}
-	m := engine.Model{Name: strings.TrimSuffix(filepath.Base(path), ".onnx"), Data: data}
-	s, err := b.Open(ctx, m, options)
-	if err != nil {
-		return err
-	}
-	if err := run(ctx, s, o.Batch, batches); err != nil {
-		return err
-	}
-	ts, ok := s.(*trt.Session)
-	if !ok {
-		return fmt.Errorf("unexpected session %T", s)
-	}
-	if _, err := ts.Throughput(ctx, 100); err != nil { // warm up
+	if _, err := s.Throughput(ctx, 100); err != nil { // warm up
 		return err
 	}
 	var speeds []float64
 	for range 7 {
-		v, err := ts.Throughput(ctx, 100)
+		v, err := s.Throughput(ctx, 100)
 		if err != nil {
 			return err
 		}
 		speeds = append(speeds, v)
 	}
 	slices.Sort(speeds)
-	fmt.Printf("session %s %q batch %d: %.1f images/s, median of 7 x 100\n", m.Name, precision, o.Batch, speeds[3])
+	fmt.Printf("session %s %q batch %d: %.1f images/s, median of 7 x 100\n", m.Name, f.precision, f.trt.Batch, speeds[3])
 	if err := s.Close(); err != nil {
 		return err
 	}
-	return leak(ctx, b, m, options, sessions)
+	return f.leak(ctx, b, m, o)
 }
 
-// run times batches with their copies.
-func run(ctx context.Context, s engine.Session, batch, batches int) error {
-	if batches == 0 {
-		return nil
-	}
-	x := tensor.New(append([]int64{int64(batch)}, s.Inputs()[0].Shape[1:]...)...)
-	var out []*tensor.Tensor
-	for range s.Outputs() {
-		out = append(out, &tensor.Tensor{})
-	}
-	began := time.Now()
-	for range batches {
-		if err := s.Run(ctx, x, out); err != nil {
+// withCopies times batches with their copies, by one goroutine and by several.
+func (f *settings) withCopies(ctx context.Context, s engine.Session) error {
+	for _, n := range slices.Compact([]int{1, f.parallel}) {
+		g, ctx := errgroup.WithContext(ctx)
+		began := time.Now()
+		for range n {
+			g.Go(func() error {
+				x := tensor.New(append([]int64{int64(f.trt.Batch)}, s.Inputs()[0].Shape[1:]...)...)
+				out := []*tensor.Tensor{{}}
+				for range f.batches {
+					if err := s.Run(ctx, x, out); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
 			return err
 		}
+		fmt.Printf("with copies, %d at a time: %.1f images/s\n", n, float64(n*f.batches*f.trt.Batch)/time.Since(began).Seconds())
 	}
-	fmt.Printf("with copies, one batch after another: %.1f images/s\n", float64(batches*batch)/time.Since(began).Seconds())
 	return nil
 }
 
 // leak opens and closes sessions and tells what memory there was before and after.
-func leak(ctx context.Context, b *trt.Backend, m engine.Model, o engine.Options, n int) error {
-	for i := range n + 1 {
+func (f *settings) leak(ctx context.Context, b *trt.Backend, m engine.Model, o engine.Options) error {
+	for i := range f.sessions {
 		s, err := b.Open(ctx, m, o)
 		if err != nil {
 			return err
@@ -111,7 +153,7 @@ func leak(ctx context.Context, b *trt.Backend, m engine.Model, o engine.Options,
 		if err := s.Close(); err != nil {
 			return err
 		}
-		if n > 0 && (i == 0 || i == n) {
+		if n := i + 1; n == 1 || n == 10 || n == f.sessions/2 || n == f.sessions {
 			free, _, err := b.Memory()
 			if err != nil {
 				return err
@@ -120,7 +162,7 @@ func leak(ctx context.Context, b *trt.Backend, m engine.Model, o engine.Options,
 			if err != nil {
 				return err
 			}
-			fmt.Printf("after %d sessions: %d bytes of the GPU free, statm %s", i+1, free, statm)
+			fmt.Printf("after %d sessions: %d bytes of the GPU free, statm (pages) %s", n, free, statm)
 		}
 	}
 	return nil
