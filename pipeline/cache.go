@@ -29,7 +29,7 @@ func (r *run) calibration(ctx context.Context, m *prepared) (*Calibration, error
 		if err != nil {
 			return nil, err
 		}
-		c.FromCache = true
+		c.FromCache = r.job.UseCache
 		return c, nil
 	}
 	cachePath := r.cachePath(m.name)

@@ -23,8 +23,8 @@ type Calibration struct {
 	Results []calib.Result // by observed tensor; nil when the cache was read
 	// Max is max|x| by entry name where it is known: what decides whether float16 can hold a tensor.
 	Max map[string]float32
-	// FromCache says that the thresholds were read from a cache of another run; Images and Batches are then 0.
-	FromCache bool
+	// FromCache is the cache of another run that the thresholds were read from, or ""; with one, Images and Batches are 0.
+	FromCache string
 	ranges    func(byEntry map[string]float32) map[string]float32 // adds the tensors' names to the entries'
 	Images    int
 	Batches   int

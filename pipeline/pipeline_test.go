@@ -329,7 +329,7 @@ func TestUseCache(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first.Outcomes, second.Outcomes)
 	require.Empty(t, rec.warnings)
-	require.True(t, second.Models[0].Calibration.FromCache)
+	require.Equal(t, again.UseCache, second.Models[0].Calibration.FromCache)
 
 	other := again
 	other.Models = []Model{tiny("relu_mlp")}

@@ -19,6 +19,7 @@ type inspectedLayer struct {
 	Inputs    []inspectedTensor
 	Outputs   []inspectedTensor
 	Precision string
+	Weights   struct{ Type string }
 }
 
 type inspectedTensor struct {
@@ -35,7 +36,7 @@ func parseLayers(text string) ([]engine.Layer, error) {
 	for _, raw := range all.Layers {
 		var name string
 		if json.Unmarshal(raw, &name) == nil {
-			layers = append(layers, engine.Layer{Name: name, Precision: "unknown"})
+			layers = append(layers, engine.Layer{Name: name, Precision: unknown})
 			continue
 		}
 		var l inspectedLayer
@@ -47,20 +48,26 @@ func parseLayers(text string) ([]engine.Layer, error) {
 	return layers, nil
 }
 
-// precision is the layer's arithmetic: that of its first input, which weights follow. A reformatting layer has that of its output.
+// precision is the layer's arithmetic: its weights' type, or else that of its first input. A reformatting layer has that of its output.
 func (l inspectedLayer) precision() string {
-	if l.Precision != "" {
-		return typeName(l.Precision)
-	}
 	from := l.Inputs
 	if l.LayerType == "Reformat" || len(from) == 0 {
 		from = l.Outputs
 	}
-	if len(from) == 0 {
-		return "unknown"
+	candidates := []string{l.Precision, l.Weights.Type}
+	if len(from) > 0 {
+		candidates = append(candidates, from[0].Format)
 	}
-	return typeName(from[0].Format)
+	for _, c := range candidates {
+		if t := typeName(c); t != unknown {
+			return t
+		}
+	}
+	return unknown
 }
+
+// unknown is the precision of a layer that tells none.
+const unknown = "unknown"
 
 // typeName finds the element type in a format such as "Row major linear FP32" or "Thirty-two wide channel vectorized row major Int8 format".
 func typeName(format string) string {
@@ -72,5 +79,5 @@ func typeName(format string) string {
 			return t.name
 		}
 	}
-	return "unknown"
+	return unknown
 }

@@ -216,7 +216,7 @@ func describe(r *reports.Report, result *pipeline.Result) {
 		if c := found.Calibration; c != nil {
 			out.Calibration = &reports.Calibration{
 				Method: m.Calibration.Method, Images: c.Images, Batches: c.Batches, BatchSize: m.Calibration.BatchSize,
-				Tensors: len(c.Cache.Table.Entries), FromCache: c.FromCache, Warnings: c.Warnings,
+				Tensors: len(c.Cache.Table.Entries), FromCache: c.FromCache != "", Cache: c.FromCache, Warnings: c.Warnings,
 			}
 			if entry.Cache != nil {
 				out.Calibration.Cache = entry.Cache.File
