@@ -86,8 +86,15 @@ type Quantizer interface {
 type Layer struct {
 	Name      string `json:"name"`
 	Type      string `json:"type,omitempty"`
-	Precision string `json:"precision"` // of its arithmetic: int8, fp16, fp32, or what else the engine calls it
+	Precision string `json:"precision"` // of its arithmetic: int8, fp16, fp32, ..., NoArithmetic, or unknown
+	Kernel    string `json:"kernel,omitempty"`
 }
+
+// NoArithmetic is the precision of a layer that only moves or converts values.
+const NoArithmetic = "none"
+
+// Computes reports whether the layer does arithmetic.
+func (l Layer) Computes() bool { return l.Precision != NoArithmetic }
 
 // Inspector is a Session that tells which layers it really runs.
 type Inspector interface {

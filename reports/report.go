@@ -193,7 +193,7 @@ type Quantization struct {
 // Layers says which arithmetic the layers of one precision's engine really run in.
 type Layers struct {
 	Precision string         `json:"precision"` // as it was asked for
-	Counts    map[string]int `json:"counts"`    // by arithmetic: int8, fp16, fp32
+	Counts    map[string]int `json:"counts"`    // of the layers that compute, by arithmetic: int8, fp16, fp32
 	Layers    []Layer        `json:"layers"`
 }
 
@@ -202,6 +202,7 @@ type Layer struct {
 	Name      string `json:"name"`
 	Type      string `json:"type,omitempty"`
 	Precision string `json:"precision"`
+	Kernel    string `json:"kernel,omitempty"`
 }
 
 // FloatNode is a node that was left in float.

@@ -300,10 +300,14 @@ func (r *Report) classesLost(p Precision) string {
 
 // layerCounts says how many layers run in which arithmetic, the most first.
 func layerCounts(l Layers) string {
+	computing := 0
+	for _, n := range l.Counts {
+		computing += n
+	}
 	names := slices.Sorted(maps.Keys(l.Counts))
 	slices.SortStableFunc(names, func(a, b string) int { return l.Counts[b] - l.Counts[a] })
 	for i, n := range names {
-		names[i] = fmt.Sprintf("%d of %d layers in %s", l.Counts[n], len(l.Layers), accuracy.DisplayName(n))
+		names[i] = fmt.Sprintf("%d of %d layers in %s", l.Counts[n], computing, accuracy.DisplayName(n))
 	}
 	return strings.Join(names, ", ")
 }

@@ -3,6 +3,7 @@ package trt
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/quantgate/quantgate/engine"
@@ -14,12 +15,12 @@ type inspected struct {
 }
 
 type inspectedLayer struct {
-	Name      string
-	LayerType string
-	Inputs    []inspectedTensor
-	Outputs   []inspectedTensor
-	Precision string
-	Weights   struct{ Type string }
+	Name       string
+	LayerType  string
+	Inputs     []inspectedTensor
+	Precision  string
+	Weights    struct{ Type string }
+	TacticName string
 }
 
 type inspectedTensor struct {
@@ -43,21 +44,29 @@ func parseLayers(text string) ([]engine.Layer, error) {
 		if err := json.Unmarshal(raw, &l); err != nil {
 			return nil, fmt.Errorf("read the engine inspector's answer: %w", err)
 		}
-		layers = append(layers, engine.Layer{Name: l.Name, Type: l.LayerType, Precision: l.precision()})
+		layers = append(layers, engine.Layer{Name: l.Name, Type: l.LayerType, Precision: l.precision(), Kernel: l.TacticName})
 	}
 	return layers, nil
 }
 
-// precision is the layer's arithmetic: its weights' type, or else that of its first input. A reformatting layer has that of its output.
+// unknown is the precision of a layer that tells none.
+const unknown = "unknown"
+
+// movers are the types of layers that compute nothing.
+var movers = []string{"Constant", "MyelinReformat", "NoOp", "Reformat", "Shuffle"}
+
+// precision is the layer's arithmetic: its weights' type, or else that of its first input, or else the one that its kernel is named for. 8.6
+// tells no formats of an engine with an open batch, not even to an inspector that has a context with shapes.
 func (l inspectedLayer) precision() string {
-	from := l.Inputs
-	if l.LayerType == "Reformat" || len(from) == 0 {
-		from = l.Outputs
+	if slices.Contains(movers, l.LayerType) {
+		return engine.NoArithmetic
 	}
 	candidates := []string{l.Precision, l.Weights.Type}
-	if len(from) > 0 {
-		candidates = append(candidates, from[0].Format)
+	if len(l.Inputs) > 0 {
+		candidates = append(candidates, l.Inputs[0].Format)
 	}
+	// IMMA, the integer matrix unit, stands for INT8 in a kernel's name.
+	candidates = append(candidates, strings.ReplaceAll(strings.ToLower(l.TacticName), "imma", "int8"))
 	for _, c := range candidates {
 		if t := typeName(c); t != unknown {
 			return t
@@ -65,9 +74,6 @@ func (l inspectedLayer) precision() string {
 	}
 	return unknown
 }
-
-// unknown is the precision of a layer that tells none.
-const unknown = "unknown"
 
 // typeName finds the element type in a format such as "Row major linear FP32" or "Thirty-two wide channel vectorized row major Int8 format".
 func typeName(format string) string {

@@ -188,12 +188,21 @@ func clonePorts(ps []engine.Port) []engine.Port {
 	return out
 }
 
-// Layers tells which layers the engine has and in which precision each runs, at its largest batch.
+// Layers tells which layers the engine has and in which precision each runs.
 func (s *Session) Layers() ([]engine.Layer, error) {
+	text, err := s.Inspect()
+	if err != nil {
+		return nil, err
+	}
+	return parseLayers(text)
+}
+
+// Inspect returns what TensorRT tells of the engine at its largest batch, as JSON.
+func (s *Session) Inspect() (string, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, fmt.Errorf("model %s: %w", s.name, engine.ErrClosed)
+		return "", fmt.Errorf("model %s: %w", s.name, engine.ErrClosed)
 	}
 	l := <-s.free // a lane is busy for one batch at most
 	defer func() { s.free <- l }()
@@ -203,9 +212,9 @@ func (s *Session) Layers() ([]engine.Layer, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", s.name, err)
+		return "", fmt.Errorf("model %s: %w", s.name, err)
 	}
-	return parseLayers(text)
+	return text, nil
 }
 
 // Run computes one batch; one larger than the engine's goes in pieces.

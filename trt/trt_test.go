@@ -257,7 +257,7 @@ func TestCalibrate(t *testing.T) {
 			layers, err := s.(engine.Inspector).Layers()
 			require.NoError(t, err)
 			require.Equal(t, []engine.Layer{
-				{Name: "conv1", Type: "CaskConvolution", Precision: "int8"}, {Name: "reformat", Type: "Reformat", Precision: "fp32"},
+				{Name: "conv1", Type: "CaskConvolution", Precision: "int8"}, {Name: "reformat", Type: "Reformat", Precision: "none"},
 				{Name: "softmax", Precision: "unknown"},
 			}, layers)
 			require.NoError(t, s.Close())

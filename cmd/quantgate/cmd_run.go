@@ -239,7 +239,9 @@ func describe(r *reports.Report, result *pipeline.Result) {
 func engineLayers(precision string, layers []engine.Layer) reports.Layers {
 	l := reports.Layers{Precision: precision, Counts: map[string]int{}}
 	for _, x := range layers {
-		l.Counts[x.Precision]++
+		if x.Computes() {
+			l.Counts[x.Precision]++
+		}
 		l.Layers = append(l.Layers, reports.Layer(x))
 	}
 	return l

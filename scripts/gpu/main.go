@@ -22,9 +22,10 @@ import (
 
 // settings are the flags.
 type settings struct {
-	model, cache, plan          string
+	model, cache, plan, inspect string
 	precision                   string
 	sessions, batches, parallel int
+	rounds                      int
 	trt                         trt.Options
 }
 
@@ -34,12 +35,16 @@ func main() {
 	flag.StringVar(&f.precision, "precision", "", "fp16, int8, or nothing for float32")
 	flag.StringVar(&f.cache, "cache", "", "calibration cache for int8")
 	flag.StringVar(&f.plan, "plan", "", "write TensorRT's plan to this file")
+	flag.StringVar(&f.inspect, "inspect", "", "write what the engine inspector tells to this file")
 	flag.IntVar(&f.sessions, "sessions", 0, "sessions to open and close")
 	flag.IntVar(&f.batches, "batches", 0, "batches to run with copies")
 	flag.IntVar(&f.parallel, "parallel", 3, "goroutines that run batches with copies")
+	flag.IntVar(&f.rounds, "rounds", 7, "measurements without copies, of 100 batches each; 0 makes none")
+	flag.IntVar(&f.trt.Level, "builderOptimizationLevel", -1, "as trtexec's; -1 is TensorRT's default")
 	flag.IntVar(&f.trt.Batch, "batch", 100, "images a batch")
 	flag.StringVar(&f.trt.TacticSources, "tacticSources", "-CUBLAS,-CUBLAS_LT,-CUDNN", "as trtexec's")
 	flag.Parse()
+	f.trt.Leveled = f.trt.Level >= 0
 	f.trt.Log = func(_ trt.Level, text string) { fmt.Fprintln(os.Stderr, text) }
 	if err := f.measure(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "gpu:", err)
@@ -94,28 +99,46 @@ func (f *settings) measure(ctx context.Context) error {
 			return err
 		}
 	}
+	if f.inspect != "" {
+		text, err := s.Inspect()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(f.inspect, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
 	if f.batches > 0 {
 		if err := f.withCopies(ctx, s); err != nil {
 			return err
 		}
 	}
-	if _, err := s.Throughput(ctx, 100); err != nil { // warm up
-		return err
-	}
-	var speeds []float64
-	for range 7 {
-		v, err := s.Throughput(ctx, 100)
-		if err != nil {
+	if f.rounds > 0 {
+		if err := f.withoutCopies(ctx, s); err != nil {
 			return err
 		}
-		speeds = append(speeds, v)
 	}
-	slices.Sort(speeds)
-	fmt.Printf("session %s %q batch %d: %.1f images/s, median of 7 x 100\n", m.Name, f.precision, f.trt.Batch, speeds[3])
 	if err := s.Close(); err != nil {
 		return err
 	}
 	return f.leak(ctx, b, m, o)
+}
+
+// withoutCopies times the engine alone.
+func (f *settings) withoutCopies(ctx context.Context, s *trt.Session) error {
+	var speeds []float64
+	for i := range f.rounds + 1 {
+		v, err := s.Throughput(ctx, 100)
+		if err != nil {
+			return err
+		}
+		if i > 0 { // the first warms up
+			speeds = append(speeds, v)
+		}
+	}
+	slices.Sort(speeds)
+	fmt.Printf("session %q batch %d: %.1f images/s, median of %d x 100\n", f.precision, f.trt.Batch, speeds[len(speeds)/2], f.rounds)
+	return nil
 }
 
 // withCopies times batches with their copies, by one goroutine and by several.
