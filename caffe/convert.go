@@ -266,15 +266,15 @@ func (c *converter) constant(l *layer, suffix string, shape tensor.Shape, values
 func (c *converter) learned(l *layer, wanted ...tensor.Shape) ([][]float32, error) {
 	blobs := c.weights[l.GetName()]
 	if blobs == nil {
-		return nil, l.corrupt("%s holds no weights of it: is it another network's?", c.from)
+		return nil, l.corrupt("%s holds no weights of it (is it another network's?)", c.from)
 	}
 	if len(blobs) != len(wanted) {
-		return nil, l.corrupt("%s holds %d blobs of it, wanted %d: is it another network's?", c.from, len(blobs), len(wanted))
+		return nil, l.corrupt("%s holds %d blobs of it, wanted %d (is it another network's?)", c.from, len(blobs), len(wanted))
 	}
 	values := make([][]float32, len(blobs))
 	for i, b := range blobs {
 		if !slices.Equal(b.shape, trimOnes(wanted[i])) {
-			return nil, l.corrupt("blob %d in %s is %s, wanted %s: is it another network's?", i, c.from, tensor.Shape(b.shape), wanted[i])
+			return nil, l.corrupt("blob %d in %s is %s, wanted %s (is it another network's?)", i, c.from, tensor.Shape(b.shape), wanted[i])
 		}
 		values[i] = b.values
 	}

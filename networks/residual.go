@@ -19,7 +19,7 @@ func resnet(d *drawing, x blob, blocks [4]int) blob {
 		width := int64(64) << stage
 		for i := range n {
 			block := string(rune('a' + i))
-			if n > 6 && i > 0 {
+			if depth > 16 && n > 3 && i > 0 { // the deeper ones run out of letters
 				block = fmt.Sprintf("b%d", i)
 			}
 			name := fmt.Sprintf("%d%s", stage+2, block)

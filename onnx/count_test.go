@@ -120,3 +120,13 @@ func TestNodesOf(t *testing.T) {
 	require.Equal(t, []string{"conv", "y"}, classifier().model(t).NodesOf("Gemm", "Conv"))
 	require.Empty(t, classifier().model(t).NodesOf("LRN"))
 }
+
+// squeezenet1_1 of torchvision: num_params 1,235,496 and _ops 0.349 (10^9 multiply-adds) in the metadata of its weights.
+func TestCountOfSqueezenet(t *testing.T) {
+	m, err := Load(shared(t, "imagenet", "models", "squeezenet1.1.onnx"))
+	require.NoError(t, err)
+	c, err := m.Count()
+	require.NoError(t, err)
+	require.Equal(t, int64(1_235_496), c.Parameters)
+	require.InDelta(t, 0.349e9, c.MultiplyAdds, 0.0005e9)
+}
