@@ -20,7 +20,7 @@ const (
 
 // value is a blob at one moment: a layer that works in place makes a new one.
 type value struct {
-	tensor string
+	tensor string       // "" of an input that nothing reads
 	shape  tensor.Shape // the batch dynamic
 	input  bool         // of the model
 	norm   *batchNorm   // a BatchNorm that waits for the Scale behind it; tensor is then what it reads
@@ -199,7 +199,7 @@ func (c *converter) inputs(l *layer, blobs map[string]*value) error {
 		}
 		shape := tensor.Shape(dims).Clone()
 		shape[0] = tensor.Dynamic
-		v := &value{tensor: top, shape: shape, input: true}
+		v := &value{shape: shape, input: true}
 		if len(c.readers[version{l.index, j}]) > 0 {
 			c.batch = dims[0]
 			v.tensor = c.Input(c.unique(top), shape)
@@ -214,10 +214,10 @@ func (c *converter) outputs(names []string, blobs map[string]*value) error {
 	out := map[string]bool{}
 	for _, name := range names {
 		v := blobs[name]
-		if v.input && !c.taken[v.tensor] {
+		t := v.tensor
+		if t == "" {
 			continue // an input that nothing reads
 		}
-		t := v.tensor
 		if v.input || out[t] {
 			t = c.Node("Identity", c.unique(name), []string{t})
 		}

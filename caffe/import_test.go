@@ -80,13 +80,14 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }`, map[string][][
 	}))
 	// Names that are taken, an input that goes straight out, one that nothing reads, and a blob that goes out twice.
 	require.Equal(t, []string{
-		"Relu a 1x3x8x8", "Relu data_1 1x3x8x8", "Identity b 1x3x8x8", "Identity other 1x3x8x8", "Identity c 1x3x8x8",
-		"-> data_1", "-> b", "-> other", "-> c",
+		"Relu a 1x3x8x8", "Relu data_1 1x3x8x8", "Relu unread 1x3x8x8", "Identity b 1x3x8x8", "Identity other 1x3x8x8",
+		"Identity c 1x3x8x8", "-> unread", "-> b", "-> other", "-> c",
 	}, nodes(t, `input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 } input: "unread" input_shape { dim: 1 dim: 3 }
 layer { name: "data" type: "ReLU" bottom: "data" top: "a" }
 layer { name: "data" type: "ReLU" bottom: "a" top: "a" }
 layer { name: "s" type: "Split" bottom: "data" top: "b" top: "other" top: "c" }
-layer { name: "t" type: "Split" bottom: "b" top: "b" }`, nil))
+layer { name: "t" type: "Split" bottom: "b" top: "b" }
+layer { name: "unread" type: "ReLU" bottom: "a" top: "a" }`, nil))
 }
 
 func TestPhases(t *testing.T) {
