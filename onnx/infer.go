@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/quantgate/quantgate/onnx/internal/pb"
 )
@@ -109,8 +110,8 @@ func unknownDims(rank int) []int64 {
 	return s
 }
 
-// outputShape tells the shape of a node's first output as far as its rank and the batch dimension go, which is what the
-// rewrites ask for: the spatial dimensions that a window moves over are left open.
+// outputShape tells the shape of a node's first output: at least its rank and batch dimension, which is what the rewrites ask
+// for, and every dimension where the operator's rule is one of those below. A dimension that it cannot tell is -1.
 func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 	in, known := x.shapes[input(n, 0)]
 	if !isONNXDomain(n.GetDomain()) {
@@ -124,10 +125,12 @@ func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 		}
 		out := unknownDims(len(in))
 		out[0] = in[0]
-		out[1] = weights[0]
 		if n.GetOpType() == "ConvTranspose" {
 			out[1] = weights[1] * attrInt(n, "group", 1)
+			return out
 		}
+		out[1] = weights[0]
+		slide(n, in[2:], weights[2:], out[2:])
 		return out
 	case "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Resize", "Upsample":
 		if !known || len(in) < 2 {
@@ -139,6 +142,9 @@ func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 			for i := 2; i < len(out); i++ {
 				out[i] = 1
 			}
+		}
+		if isOp(n, "MaxPool", "AveragePool", "LpPool") {
+			slide(n, in[2:], attribute(n, "kernel_shape").GetInts(), out[2:])
 		}
 		return out
 	case "Flatten":
@@ -184,6 +190,12 @@ func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 				}
 			}
 		}
+		if open := slices.Index(dims, -1); known && open >= 0 {
+			rest := append(append([]int64{}, dims[:open]...), dims[open+1:]...)
+			if total, others := product(in), product(rest); total >= 0 && others > 0 && total%others == 0 {
+				dims[open] = total / others
+			}
+		}
 		return dims
 	case "Transpose":
 		a := attribute(n, "perm")
@@ -205,12 +217,19 @@ func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 			return unknownDims(len(in))
 		}
 		return nil
-	case "Concat", "Pad", "Slice", "Tile", "DepthToSpace", "SpaceToDepth", "Split":
+	case "Concat":
+		return x.concatenated(n)
+	case "Pad":
+		if !known {
+			return nil
+		}
+		return x.padded(n, in)
+	case "Slice", "Tile", "DepthToSpace", "SpaceToDepth", "Split":
 		if !known {
 			return nil
 		}
 		out := unknownDims(len(in))
-		if axis := attrInt(n, "axis", -1); isOp(n, "Concat") && axis > 0 || isOp(n, "DepthToSpace", "SpaceToDepth") {
+		if isOp(n, "DepthToSpace", "SpaceToDepth") {
 			out[0] = in[0]
 		}
 		return out
@@ -223,6 +242,110 @@ func (x *graph) outputShape(n *pb.NodeProto) []int64 {
 		}
 	}
 	return nil
+}
+
+// maxDim bounds the dimensions, strides and paddings that are computed with, so that nothing overflows.
+const maxDim = 1 << 31
+
+// slide sets out to the number of places that a window of Conv or of a pooling takes along each spatial dimension, and leaves
+// those open that it cannot tell.
+func slide(n *pb.NodeProto, in, kernel, out []int64) {
+	rank := len(in)
+	ints := func(name string, length int, otherwise int64) []int64 {
+		v := attribute(n, name).GetInts()
+		if len(v) != length {
+			v = make([]int64, length)
+			for i := range v {
+				v[i] = otherwise
+			}
+		}
+		return v
+	}
+	if len(kernel) != rank {
+		return
+	}
+	strides, dilations, pads := ints("strides", rank, 1), ints("dilations", rank, 1), ints("pads", 2*rank, 0)
+	auto := string(attribute(n, "auto_pad").GetS())
+	for i := range rank {
+		begin, end := pads[i], pads[rank+i]
+		if auto == "VALID" {
+			begin, end = 0, 0
+		}
+		sane := true
+		for _, v := range []int64{in[i], kernel[i], strides[i], dilations[i], begin, end} {
+			sane = sane && v >= 0 && v < maxDim
+		}
+		if !sane || in[i] == 0 || kernel[i] == 0 || strides[i] == 0 || kernel[i]*dilations[i] > maxDim {
+			continue
+		}
+		room := in[i] + begin + end - (kernel[i]-1)*dilations[i] - 1
+		switch ceil := attrInt(n, "ceil_mode", 0) != 0; {
+		case auto == "SAME_UPPER" || auto == "SAME_LOWER":
+			out[i] = (in[i] + strides[i] - 1) / strides[i]
+		case room < 0:
+		case !ceil:
+			out[i] = room/strides[i] + 1
+		default:
+			// Whether a last window that starts in the padding counts differs from version to version: left open.
+			if last := (room + strides[i] - 1) / strides[i]; last*strides[i] < in[i]+begin {
+				out[i] = last + 1
+			}
+		}
+	}
+}
+
+// concatenated is the shape of a Concat: sizes add up along its axis and agree elsewhere.
+func (x *graph) concatenated(n *pb.NodeProto) []int64 {
+	first, known := x.shapes[input(n, 0)]
+	if !known {
+		return nil
+	}
+	axis := attrInt(n, "axis", -1)
+	if axis < 0 {
+		axis += int64(len(first))
+	}
+	out := append([]int64{}, first...)
+	for i, name := range n.Input {
+		s, known := x.shapes[name]
+		if !known || len(s) != len(out) || axis < 0 || axis >= int64(len(out)) {
+			out = unknownDims(len(first))
+			if axis > 0 {
+				out[0] = first[0]
+			}
+			return out
+		}
+		for d := range out {
+			switch {
+			case i == 0:
+			case int64(d) != axis && out[d] < 0:
+				out[d] = s[d]
+			case int64(d) != axis:
+			case out[d] < 0 || s[d] < 0:
+				out[d] = -1
+			default:
+				out[d] += s[d]
+			}
+		}
+	}
+	return out
+}
+
+// padded is the shape of a Pad whose paddings are an attribute or a constant for all axes.
+func (x *graph) padded(n *pb.NodeProto, in []int64) []int64 {
+	out := unknownDims(len(in))
+	pads := attribute(n, "pads").GetInts()
+	if t := x.constants[input(n, 1)]; t != nil && input(n, 3) == "" {
+		pads, _ = int64s(t)
+	}
+	if len(pads) != 2*len(in) {
+		return out
+	}
+	for i := range in {
+		if begin, end := pads[i], pads[len(in)+i]; in[i] >= 0 && max(in[i], begin, -begin, end, -end) < maxDim && in[i]+begin+end >= 0 {
+			out[i] = in[i] + begin + end
+		}
+	}
+	return out
 }
 
 func product(dims []int64) int64 {

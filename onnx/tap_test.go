@@ -15,7 +15,7 @@ func TestTap(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"Conv x,w -> conv", "BatchNormalization conv,s,b,m,v -> bn", "Relu bn -> relu"}, ops(tapped))
 	require.Len(t, tapped.proto.Graph.Initializer, 5)
-	require.Equal(t, []Port{portOf(port(t, "relu ?x4x?x?")), portOf(port(t, "conv ?x4x?x?"))}, tapped.Outputs())
+	require.Equal(t, []Port{portOf(port(t, "relu ?x4x8x8")), portOf(port(t, "conv ?x4x8x8"))}, tapped.Outputs())
 
 	// An input comes out under another name, since one tensor cannot be both.
 	tapped, err = Tap(m, []string{"x", "y"})

@@ -144,7 +144,7 @@ func span(r dataset.Range) string {
 }
 
 // thousands prints n with commas between groups of three digits.
-func thousands(n int) string {
+func thousands[N int | int64](n N) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]

@@ -110,6 +110,7 @@ Results go to stdout, everything else to stderr.`,
 		newCompareCmd(a),
 		newCacheCmd(a),
 		newDatasetCmd(a),
+		newModelCmd(a),
 		newDoctorCmd(a),
 		newVersionCmd(a),
 	)
