@@ -4,6 +4,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quantgate/quantgate/tensor"
 )
@@ -90,6 +91,12 @@ type Layer struct {
 type Inspector interface {
 	Session
 	Layers() ([]Layer, error)
+}
+
+// Copier is a Session that tells what its copies between host and device have taken so far, summed over its runs.
+type Copier interface {
+	Session
+	Copied() time.Duration
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.
