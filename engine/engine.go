@@ -93,10 +93,11 @@ type Inspector interface {
 	Layers() ([]Layer, error)
 }
 
-// Copier is a Session that tells what its copies between host and device have taken so far, summed over its runs.
+// Copier is a Session that tells what its runs so far took for copies between host and device, and for computing. A run that waits for
+// another is longer than both.
 type Copier interface {
 	Session
-	Copied() time.Duration
+	Spent() (copying, computing time.Duration)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

@@ -23,7 +23,7 @@ const (
 
 	partDecode    = "decode" // reading, decoding and preprocessing
 	partEngine    = "engine "
-	partTransfer  = "transfer" // copies between host and device, of an engine that tells
+	partTransfer  = "transfer" // copies between host and device, of an engine that tells them
 	partHistogram = "histogram"
 )
 
@@ -115,7 +115,7 @@ func (t *timing) end(images int) Stage {
 	for _, p := range t.parts {
 		w := p.meter.Total()
 		if c, ok := p.session.(engine.Copier); ok {
-			d := min(c.Copied(), w.Elapsed)
+			d := time.Duration(float64(w.Elapsed) * copying(c))
 			w.Elapsed -= d
 			copies = copies.Plus(meter.Work{Count: w.Count, Elapsed: d})
 		}
@@ -128,6 +128,16 @@ func (t *timing) end(images int) Stage {
 		s.Workers = 0
 	}
 	return s
+}
+
+// copying is the share of a session's runs that its copies are the cause of. Where runs wait for one another, their waiting is shared out
+// as the device's time is.
+func copying(c engine.Copier) float64 {
+	copies, computes := c.Spent()
+	if copies <= 0 {
+		return 0
+	}
+	return float64(copies) / float64(copies+computes)
 }
 
 func newPart(name string, w meter.Work) Part {

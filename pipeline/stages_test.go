@@ -16,13 +16,13 @@ func (h *hands) read() (elapsed, cpu time.Duration) { return h.elapsed, h.cpu }
 
 func (h *hands) advance(elapsed, cpu time.Duration) { h.elapsed += elapsed; h.cpu += cpu }
 
-// copying is a session whose copies take a fixed time.
-type copying struct {
+// device is a session that took fixed times.
+type device struct {
 	engine.Session
-	copied time.Duration
+	copied, computed time.Duration
 }
 
-func (c copying) Copied() time.Duration { return c.copied }
+func (d device) Spent() (copying, computing time.Duration) { return d.copied, d.computed }
 
 // decoded stands for a loader.
 type decoded struct {
@@ -35,7 +35,7 @@ func (d decoded) Spent() (images int, elapsed, cpu time.Duration) { return d.ima
 func TestTiming(t *testing.T) {
 	h := &hands{elapsed: time.Hour}
 	s := begin("score", 2, h.read)
-	a, b := s.engine("fp32", nil), s.engine("int8", copying{copied: 500 * time.Millisecond})
+	a, b := s.engine("fp32", nil), s.engine("int8", device{copied: 100 * time.Millisecond, computed: 300 * time.Millisecond})
 	s.loader = decoded{images: 10, elapsed: 4 * time.Second, cpu: 3 * time.Second}
 
 	waited := s.wait()
@@ -54,8 +54,8 @@ func TestTiming(t *testing.T) {
 		Parts: []Part{
 			{"decode", 10, 4, 3},
 			{"engine fp32", 10, 2, 1},
-			{"engine int8", 10, 0.5, 0.25}, // 1 s, half of it copies
-			{"transfer", 10, 0.5, 0},
+			{"engine int8", 10, 0.75, 0.25}, // 1 s, a quarter of it for copies
+			{"transfer", 10, 0.25, 0},
 		},
 	}, s.end(10))
 }

@@ -37,7 +37,7 @@ func TestSpansOverlap(t *testing.T) {
 	require.Equal(t, Work{Count: 2, Elapsed: 25, CPU: 17}, m.Total())
 }
 
-func TestNilMeterCountsNothing(t *testing.T) {
+func TestNilMeterCountsNothing(*testing.T) {
 	var m *Meter
 	m.Begin().End(1)
 }
