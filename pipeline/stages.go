@@ -34,7 +34,7 @@ type Stage struct {
 	Seconds float64 `json:"seconds"`           // from its start to its end
 	Workers int     `json:"workers,omitempty"` // goroutines that decode, and as many that run the engine
 	// Waited is how long each worker waited for images, on average.
-	Waited     float64 `json:"waited_for_images,omitempty"`
+	Waited     float64 `json:"waited_seconds,omitempty"`
 	Parts      []Part  `json:"parts,omitempty"`
 	Bottleneck string  `json:"bottleneck,omitempty"`
 }

@@ -34,7 +34,7 @@ func originals() []original {
 
 func TestVariationsDifferAndRepeat(t *testing.T) {
 	seen := map[string]int{}
-	for i := range 40 {
+	for i := range 10 {
 		data, err := vary(originals(), 1, i)
 		require.NoError(t, err)
 		again, err := vary(originals(), 1, i)
@@ -53,7 +53,7 @@ func TestVariationsDifferAndRepeat(t *testing.T) {
 
 func TestTarGoesOnWhereItWasCut(t *testing.T) {
 	dir := t.TempDir()
-	o := options{n: 9, seed: 1}
+	o := options{n: 4, seed: 1}
 	write := func(f *os.File) {
 		done, err := whole(f)
 		require.NoError(t, err)
@@ -78,7 +78,7 @@ func TestTarGoesOnWhereItWasCut(t *testing.T) {
 		require.Equal(t, entryName(n), h.Name)
 	}
 	require.Equal(t, o.n, n)
-	for _, cut := range []int{0, 100, 512, 700, len(want) / 2, len(want) - 1500, len(want) - 1024, len(want)} {
+	for _, cut := range []int{0, 512, 700, len(want) / 2, len(want) - 1024} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cut.tar"), want[:cut], 0o600))
 		write(open("cut.tar"))
 		got, err := os.ReadFile(filepath.Join(dir, "cut.tar"))

@@ -35,7 +35,7 @@ With --use-cache it writes the models from an existing cache. The model files gi
 			if err := job.useConfig(config, cmd.Flags()); err != nil {
 				return err
 			}
-			return profiled(job.profile, func() error {
+			return a.profiled(job.profile, func() error {
 				result, err := work(cmd.Context(), a, &job, calib.apply, pipeline.Calibrate)
 				if err != nil {
 					return err

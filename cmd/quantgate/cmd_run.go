@@ -73,7 +73,7 @@ model settings of its own:
 			if err := page.load(); err != nil {
 				return err
 			}
-			return profiled(job.profile, func() error {
+			return a.profiled(job.profile, func() error {
 				result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, calib.apply)), page.pictured(p, pipeline.Run))
 				if err != nil {
 					return err

@@ -14,7 +14,7 @@ import (
 // profiled does a verb's work and, where dir names a folder, writes two profiles of it for `go tool pprof`, also of work that fails or is
 // interrupted: the processor time of Go code, with the engine's and the decoder's as one call each, and Go's memory, all that was
 // allocated and what is in use at the end.
-func profiled(dir string, do func() error) (err error) {
+func (a *app) profiled(dir string, do func() error) error {
 	if dir == "" {
 		return do()
 	}
@@ -26,8 +26,10 @@ func profiled(dir string, do func() error) (err error) {
 		return fmt.Errorf("--profile: %w", err)
 	}
 	defer func() {
-		if perr := errors.Join(stop(), profileMemory(filepath.Join(dir, "memory.pprof"))); perr != nil && err == nil {
-			err = fmt.Errorf("--profile: %w", perr)
+		for _, err := range []error{stop(), profileMemory(filepath.Join(dir, "memory.pprof"))} {
+			if err != nil { // no reason to lose a result or a verdict
+				a.ui.Warnf("--profile: %v", err)
+			}
 		}
 	}()
 	return do()
