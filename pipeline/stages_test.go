@@ -153,11 +153,11 @@ func TestRunIsTimed(t *testing.T) {
 		for _, p := range s.Parts {
 			names = append(names, "  "+p.Name)
 			require.Positive(t, p.Seconds, p.Name)
-			n := s.Images
 			if s.Name == stageCalibrate && p.Name != partDecode {
-				n += batchSize // the first batch runs twice: for its maximum, then for its counts
+				require.GreaterOrEqual(t, p.Images, s.Images, p.Name) // the first batch may run twice: for its maximum, then for its counts
+				continue
 			}
-			require.Equal(t, n, p.Images, "%s, %s", s.Name, p.Name)
+			require.Equal(t, s.Images, p.Images, "%s, %s", s.Name, p.Name)
 		}
 	}
 	require.Equal(t, []string{
