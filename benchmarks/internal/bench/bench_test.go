@@ -3,6 +3,8 @@ package bench
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -79,4 +81,37 @@ func TestFigureAndMeets(t *testing.T) {
 	require.True(t, Meets(1.3, ">= 1.25"))
 	require.False(t, Meets(1.2, ">= 1.25"))
 	require.True(t, Meets(9, ""))
+}
+
+// A shell stands for Python: it, too, takes a script and its arguments.
+func TestPeer(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "peer.sh")
+	for _, c := range []struct {
+		name, text     string
+		absent, failed string
+	}{
+		{name: "result", text: `echo chatter; echo "{\"cpu_s\": $2}"`},
+		{name: "package missing", text: `echo '{"absent": "nncf is not installed"}'; exit 3`, absent: "nncf is not installed"},
+		{name: "failure", text: `echo first >&2; echo "no such model" >&2; exit 1`, failed: "no such model"},
+		{name: "no JSON", text: `echo done`, failed: "no JSON"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(script, []byte(c.text), 0o600))
+			var got struct {
+				CPU float64 `json:"cpu_s"`
+			}
+			absent, err := Peer("sh", script, []string{"--count", "4.5"}, &got)
+			require.Equal(t, c.absent, absent)
+			switch {
+			case c.failed != "":
+				require.ErrorContains(t, err, c.failed)
+			case c.absent == "":
+				require.NoError(t, err)
+				require.InDelta(t, 4.5, got.CPU, 0)
+			}
+		})
+	}
+	absent, err := Peer(filepath.Join(t.TempDir(), "python"), script, nil, nil)
+	require.NoError(t, err)
+	require.Contains(t, absent, "make bench-peers")
 }
