@@ -97,11 +97,9 @@ func Median(xs []float64) float64 {
 
 // Write prints the line.
 func (l *Line) Write(w io.Writer) error {
-	b, err := json.Marshal(l)
-	if err == nil {
-		_, err = fmt.Fprintf(w, "%s\n", b)
-	}
-	return err
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false) // bars have < and >
+	return enc.Encode(l)
 }
 
 // Parse reads a line of a benchmark's output; ok is false for text that is not one of ours.
