@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -114,4 +116,29 @@ func TestPeer(t *testing.T) {
 	absent, err := Peer(filepath.Join(t.TempDir(), "python"), script, nil, nil)
 	require.NoError(t, err)
 	require.Contains(t, absent, "make bench-peers")
+}
+
+// A small process started by a large one has a small peak.
+func TestPeakMemoryIsTheProcessesOwn(t *testing.T) {
+	if os.Getenv("BENCH_PEAK") != "" {
+		mib, err := PeakMemory()
+		require.NoError(t, err)
+		require.Less(t, mib, 200.0)
+		return
+	}
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("SKIPPED, reads /proc:", err)
+	}
+	large := make([]byte, 300<<20)
+	for i := 0; i < len(large); i += 4096 {
+		large[i] = 1
+	}
+	before, err := PeakMemory()
+	require.NoError(t, err)
+	require.Greater(t, before, 300.0)
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestPeakMemoryIsTheProcessesOwn$")
+	cmd.Env = append(os.Environ(), "BENCH_PEAK=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	runtime.KeepAlive(large)
 }
