@@ -1,6 +1,7 @@
 # quantgate. `make` lists the targets; each one sets up what it needs and can be repeated.
 
 GOLANGCI_LINT_VERSION := v2.15.0
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 DATA    := .data/fashion-mnist
 OUT     := out/fashion-mnist
@@ -54,7 +55,7 @@ lint: $(LINT) ## Check format, go.mod, Go code, imports and shell scripts
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on the files above" >&2; exit 1; }
 	go mod tidy -diff
 	$(LINT) run ./...
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup scripts/screenshot scripts/gpu/run .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/setup scripts/peers scripts/screenshot scripts/gpu/run .ci/run; else echo "lint: shellcheck is not installed, shell scripts not checked"; fi
 
 $(LINT):
 	GOBIN=$(CURDIR)/.deps/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
@@ -72,9 +73,34 @@ slots: ## Compare trt's tables with TensorRT's headers: TENSORRT_INCLUDE names t
 	TENSORRT_INCLUDE="$${TENSORRT_INCLUDE:-$$(echo "$$PWD"/$(SLOTS)/cargo/registry/src/*/trtx-sys-0.5.0/TensorRT-Headers/TRT-Enterprise-10.16)}" \
 		go test -count=1 -run TestSlotsAgainstHeaders -v ./trt/internal/nvinfer
 
+# What Go's benchmarks are repeated for is benchstat, which tells a change from noise.
+BENCHCOUNT ?= 6
+BENCHTIME  ?= 0.3s
+PAIRS      ?= 5
+BENCHSTAT  := .deps/bin/benchstat-$(BENCHSTAT_VERSION)
+
 .PHONY: bench
-bench: deps ## Run the Go benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+bench: bench-go ## Go's benchmarks, compared with the last ones; then everything beside its peers, into docs/BENCHMARKS.md
+	go run ./benchmarks/collect -pairs $(PAIRS)
+
+.PHONY: bench-go
+bench-go: deps build $(BENCHSTAT) ## Go's benchmarks alone
+	@mkdir -p out/bench
+	@[ ! -f out/bench/go.txt ] || mv out/bench/go.txt out/bench/go.before.txt
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(BENCHCOUNT) ./... >out/bench/go.txt || { cat out/bench/go.txt; exit 1; }
+	$(BENCHSTAT) $(if $(wildcard out/bench/go.txt),before=out/bench/go.before.txt now=)out/bench/go.txt
+
+$(BENCHSTAT):
+	GOBIN=$(CURDIR)/.deps/bin go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
+	mv .deps/bin/benchstat $@
+
+.PHONY: bench-peers
+bench-peers: ## Install what make bench measures beside, into .deps/peers; TORCHVISION=1: torchvision too
+	@scripts/peers
+
+.PHONY: bench-50k
+bench-50k: deps build ## Score 50,000 synthetic JPEGs and watch the memory; half an hour and 7 GB, goes on where it was stopped
+	go run ./benchmarks/collect -only imagenet50k
 
 .PHONY: verify
 verify: deps build ## Slow checks against the shared ImageNet and TensorRT reference

@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/quantgate/quantgate/internal/meter"
 	"github.com/quantgate/quantgate/tensor"
 )
 
@@ -68,6 +70,7 @@ type Loader struct {
 	free   chan *Batch
 	wg     sync.WaitGroup
 	bad    int
+	spent  meter.Meter
 }
 
 type job struct {
@@ -180,7 +183,9 @@ func (l *Loader) work() {
 	defer w.close()
 	for j := range l.jobs {
 		if l.ctx.Err() == nil {
+			span := l.spent.Begin()
 			j.b.errs[j.i] = w.load(j.b.asked[j.i].ID, j.b.X.Row(j.i))
+			span.End(1)
 		}
 		if j.b.pending.Add(-1) == 0 {
 			j.b.done <- struct{}{}
@@ -284,6 +289,13 @@ func (b *Batch) Release() {
 	case b.loader.free <- b:
 	default:
 	}
+}
+
+// Spent is what the workers have done so far: on how many images, how long it took them, summed over all, and how much of a processor
+// they had, 0 where the system does not tell it.
+func (l *Loader) Spent() (images int, elapsed, cpu time.Duration) {
+	w := l.spent.Total()
+	return w.Count, w.Elapsed, w.CPU
 }
 
 // Close stops decoding and waits for the workers. It may be called at any time from the goroutine that calls Next, and twice.

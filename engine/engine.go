@@ -4,6 +4,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quantgate/quantgate/tensor"
 )
@@ -100,6 +101,13 @@ func (l Layer) Computes() bool { return l.Precision != NoArithmetic }
 type Inspector interface {
 	Session
 	Layers() ([]Layer, error)
+}
+
+// Copier is a Session that tells what its runs so far took for copies between host and device, and for computing. A run that waits for
+// another is longer than both.
+type Copier interface {
+	Session
+	Spent() (copying, computing time.Duration)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

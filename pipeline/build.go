@@ -4,7 +4,6 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/onnx"
@@ -38,7 +37,7 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	timing := r.begin(stageRewrite)
 	folded, err := r.fold(m)
 	if err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 		}
 		out = append(out, next)
 	}
-	m.timed("rewrite", 0, began)
+	r.timed(m, timing, 0)
 	return out, r.manifest.write(r.job.Out)
 }
 

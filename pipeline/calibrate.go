@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/internal/meter"
 	"github.com/quantgate/quantgate/onnx"
 	"github.com/quantgate/quantgate/tensor"
 )
@@ -45,7 +45,7 @@ func (c *Calibration) amax() map[string]float32 {
 // Every image is run by itself, on one thread, and observed by a private shard, so memory does not grow with the batch size and
 // an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
 func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
-	began := time.Now()
+	timing := r.begin(stageCalibrate)
 	observed := plan.Observed()
 	tapped, err := onnx.Tap(m.model, observed)
 	if err != nil {
@@ -70,17 +70,22 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 		return nil, err
 	}
 	taps := make([]*tap, r.job.Workers)
+	ran, counted := timing.engine(FP32, session), timing.part(partHistogram)
 	for i := range taps {
 		taps[i] = newTap(session, collector.NewShard(), tensors)
+		taps[i].ran, taps[i].counted = ran, counted
 	}
 
 	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))
 	defer loader.Close()
+	timing.decode(loader, 1)
 	progress := r.Report.Stage("calibrate "+m.name, "images", len(r.split.Calib), 0)
 	defer progress.Done()
 	result := &Calibration{ranges: plan.Ranges}
 	for {
+		waited := timing.wait()
 		batch, err := loader.Next(ctx)
+		waited()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -103,13 +108,13 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	if result.Images == 0 {
 		return nil, errors.New("calibrate: no readable image among those chosen: check them with quantgate dataset verify")
 	}
-	m.timed("calibrate", result.Images, began)
+	r.timed(m, timing, result.Images)
 
-	began = time.Now()
+	timing = r.begin(stageSearch)
 	if result.Results, err = collector.Results(); err != nil {
 		return nil, err
 	}
-	m.timed("search thresholds", 0, began)
+	r.timed(m, timing, 0)
 	result.Max = map[string]float32{}
 	known := map[string]bool{} // a constant of the model is no news
 	for _, e := range plan.Entries {
@@ -183,6 +188,8 @@ type tap struct {
 	shard   *calib.Shard
 	tensors []int
 	out     []*tensor.Tensor
+
+	ran, counted *meter.Meter // what the engine and the histograms took
 }
 
 func newTap(s engine.Session, shard *calib.Shard, tensors []int) *tap {
@@ -195,12 +202,17 @@ func newTap(s engine.Session, shard *calib.Shard, tensors []int) *tap {
 
 // run feeds images x[from:to] and gives each observed tensor to observe.
 func (t *tap) run(ctx context.Context, x *tensor.Tensor, from, to int, observe func(i int, x []float32)) error {
-	if err := t.session.Run(ctx, rows(x, from, to), t.out); err != nil {
+	span := t.ran.Begin()
+	err := t.session.Run(ctx, rows(x, from, to), t.out)
+	span.End(to - from)
+	if err != nil {
 		return err
 	}
+	span = t.counted.Begin()
 	for i, out := range t.out {
 		observe(t.tensors[i], out.Data)
 	}
+	span.End(to - from)
 	return nil
 }
 

@@ -100,13 +100,6 @@ type Calibrated struct {
 	Warnings []string        `json:"warnings,omitempty"`
 }
 
-// Stage is the time one stage took, and how many images went through it.
-type Stage struct {
-	Name    string  `json:"name"`
-	Images  int     `json:"images,omitempty"`
-	Seconds float64 `json:"seconds"`
-}
-
 // ManifestFile is a file that the run wrote.
 type ManifestFile struct {
 	File   string `json:"file"`

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
@@ -110,9 +109,10 @@ func (r *run) nativeCalibration(ctx context.Context, m *prepared, q engine.Quant
 		r.wrote(path)
 		return cache, nil
 	}
-	began := time.Now()
+	timing := r.begin(stageNative)
 	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))
 	defer loader.Close()
+	timing.decode(loader, 1)
 	progress := r.Report.Stage("calibrate "+m.name+" on the engine", "images", len(r.split.Calib), 0)
 	defer progress.Done()
 	var batch *dataset.Batch
@@ -123,7 +123,9 @@ func (r *run) nativeCalibration(ctx context.Context, m *prepared, q engine.Quant
 			batch = nil
 		}
 		for {
+			waited := timing.wait()
 			b, err := loader.Next(ctx)
+			waited()
 			if err != nil {
 				return nil, err
 			}
@@ -142,7 +144,7 @@ func (r *run) nativeCalibration(ctx context.Context, m *prepared, q engine.Quant
 	if err != nil {
 		return nil, err
 	}
-	m.timed("calibrate and build on the engine", images, began)
+	r.timed(m, timing, images)
 	if err := writeFile(path, cache); err != nil {
 		return nil, err
 	}

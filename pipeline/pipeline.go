@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/calib"
@@ -123,6 +122,7 @@ type Result struct {
 	Models   []ModelResult
 	Files    []string // written files, in the order they were finished
 	Warnings []string // what whoever reads the results should know
+	Stages   []Stage  // what this process took for them, over all models
 }
 
 // ModelResult is what a run found out about one model beside its outcomes.
@@ -416,9 +416,4 @@ func (r *run) wrote(path string) {
 	if !slices.Contains(r.result.Files, path) {
 		r.result.Files = append(r.result.Files, path)
 	}
-}
-
-// timed notes what a stage took.
-func (p *prepared) timed(name string, images int, since time.Time) {
-	p.manifest.Stages = append(p.manifest.Stages, Stage{Name: name, Images: images, Seconds: time.Since(since).Seconds()})
 }

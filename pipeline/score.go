@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/internal/meter"
 	"github.com/quantgate/quantgate/tensor"
 )
 
@@ -112,7 +112,7 @@ func (r *run) writeOutcomes(all *accuracy.Outcomes) error {
 // scoreModel decodes each image once and runs every candidate on it. Batches are whole: one that an earlier process put into
 // the journal is not touched again, and the rest keep their make-up, so a resumed run gives the bytes of an uninterrupted one.
 func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, journal *accuracy.Journal, done []accuracy.Batch) ([]accuracy.Record, error) {
-	began := time.Now()
+	timing := r.begin(stageScore)
 	p := r.resume(m, done)
 	if p.images > 0 {
 		r.Report.Infof("%s: %d images were scored before the interruption", m.name, p.images)
@@ -136,6 +136,11 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	g, ctx := errgroup.WithContext(ctx)
 	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m))
 	defer loader.Close()
+	timing.decode(loader, r.job.Workers)
+	var engines []*meter.Meter
+	for i, c := range built {
+		engines = append(engines, timing.engine(c.name, sessions[i]))
+	}
 
 	records := p.records
 	var mu sync.Mutex // guards the loader, the list of bad images, the visits, the records and the journal
@@ -147,6 +152,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		return nil, err
 	}
 	next := func() (*dataset.Batch, error) {
+		defer timing.wait()()
 		mu.Lock()
 		defer mu.Unlock()
 		if visits.settled() {
@@ -165,7 +171,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	}
 	for range r.job.Workers {
 		g.Go(func() error {
-			w := newScorer(sessions, m.ClassOffset, r.pieceOf(m))
+			w := newScorer(sessions, engines, m.ClassOffset, r.pieceOf(m))
 			for {
 				batch, err := next()
 				if errors.Is(err, io.EOF) {
@@ -196,7 +202,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	}
 	r.reportStop(m, visits)
 	slices.SortFunc(records, func(a, b accuracy.Record) int { return a.ID - b.ID })
-	m.timed("score", len(records)-len(p.records), began)
+	r.timed(m, timing, len(records)-len(p.records))
 	return records, nil
 }
 
@@ -269,13 +275,14 @@ func (r *run) pieceOf(m *prepared) int {
 // scorer is one worker's sessions and buffers.
 type scorer struct {
 	sessions []engine.Session
+	engines  []*meter.Meter // what each took
 	offset   int
 	piece    int              // images a call
 	logits   []*tensor.Tensor // by session
 }
 
-func newScorer(sessions []engine.Session, offset, piece int) *scorer {
-	w := &scorer{sessions: sessions, offset: offset, piece: piece}
+func newScorer(sessions []engine.Session, engines []*meter.Meter, offset, piece int) *scorer {
+	w := &scorer{sessions: sessions, engines: engines, offset: offset, piece: piece}
 	for range sessions {
 		w.logits = append(w.logits, &tensor.Tensor{})
 	}
@@ -289,7 +296,10 @@ func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Re
 		items := batch.Items[from:min(from+w.piece, len(batch.Items))]
 		x := rows(batch.X, from, from+len(items))
 		for i, s := range w.sessions {
-			if err := s.Run(ctx, x, w.logits[i:i+1]); err != nil {
+			span := w.engines[i].Begin()
+			err := s.Run(ctx, x, w.logits[i:i+1])
+			span.End(len(items))
+			if err != nil {
 				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, items[0].Path, err)
 			}
 		}

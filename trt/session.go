@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/x448/float16"
@@ -33,9 +34,14 @@ type Session struct {
 	free   chan *lane
 	all    []*lane
 	pieces sync.Pool // *engine.Pieces
+
+	copying, computing atomic.Int64 // what Run took for either, in nanoseconds
 }
 
-var _ engine.Inspector = (*Session)(nil)
+var (
+	_ engine.Inspector = (*Session)(nil)
+	_ engine.Copier    = (*Session)(nil)
+)
 
 // lane is what one batch in flight needs.
 type lane struct {
@@ -45,6 +51,7 @@ type lane struct {
 	out     []*cuda.Buffer
 	batch   int // that the context is set to
 	shapes  []tensor.Shape
+	marks   [4]cuda.Event // before the upload, the engine and the download, and after
 }
 
 func elementSize(d tensor.DType) int {
@@ -123,6 +130,11 @@ func (s *Session) newLane() (*lane, error) {
 	}
 	if l.stream, err = s.b.device.NewStream(); err != nil {
 		return nil, err
+	}
+	for i := range l.marks {
+		if l.marks[i], err = s.b.device.NewEvent(); err != nil {
+			return nil, err
+		}
 	}
 	width, err := s.input.Shape[1:].Elems()
 	if err != nil {
@@ -261,13 +273,25 @@ func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.
 		return ctx.Err()
 	}
 	defer func() { s.free <- l }()
+	began := time.Now()
 	toBuffer(l.in, s.input.DType, in.Data)
+	filled := time.Since(began)
 
+	mark := func(i int) error { return s.b.device.Record(l.marks[i], l.stream) }
 	if err := s.onDevice(l, int(in.Shape[0]), func() error {
+		if err := mark(0); err != nil {
+			return err
+		}
 		if err := l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream); err != nil {
 			return err
 		}
+		if err := mark(1); err != nil {
+			return err
+		}
 		if err := l.context.Enqueue(uint64(l.stream)); err != nil {
+			return err
+		}
+		if err := mark(2); err != nil {
 			return err
 		}
 		for i, p := range s.outputs {
@@ -280,14 +304,34 @@ func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.
 				return err
 			}
 		}
-		return nil
+		return mark(3)
 	}); err != nil {
 		return fmt.Errorf("batch %s: %w", in.Shape, err)
 	}
+	began = time.Now()
 	for i, p := range s.outputs {
 		fromBuffer(out[i].Data, l.out[i], p.DType)
 	}
+	return s.note(l, filled+time.Since(began))
+}
+
+// note adds up what a batch that is done took: host is what the copies between Go's memory and the pinned one did.
+func (s *Session) note(l *lane, host time.Duration) error {
+	var steps [3]time.Duration // upload, engine, download
+	for i := range steps {
+		var err error
+		if steps[i], err = s.b.device.Between(l.marks[i], l.marks[i+1]); err != nil {
+			return err
+		}
+	}
+	s.copying.Add(int64(host + steps[0] + steps[2]))
+	s.computing.Add(int64(steps[1]))
 	return nil
+}
+
+// Spent is what the runs so far took for copies between host and device, and what the engine took, without waiting for one another.
+func (s *Session) Spent() (copying, computing time.Duration) {
+	return time.Duration(s.copying.Load()), time.Duration(s.computing.Load())
 }
 
 // onDevice queues work on a lane that is set to n images and waits for it, also where queueing fails: the buffers are in use until then.
@@ -349,6 +393,11 @@ func (s *Session) Close() error {
 		for _, b := range append(l.out, l.in) {
 			if b != nil {
 				err = errors.Join(err, b.Free())
+			}
+		}
+		for _, e := range l.marks {
+			if e != 0 {
+				err = errors.Join(err, s.b.device.FreeEvent(e))
 			}
 		}
 		if l.stream != 0 {

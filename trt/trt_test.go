@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -104,6 +105,10 @@ func TestSession(t *testing.T) {
 		for _, n := range []int{1, 3, 4, 5, 9} { // the engine takes 4 at most
 			run(t, s, n, n)
 		}
+		// The fake device's clock goes on by a millisecond a mark: each of the 1 + 1 + 1 + 2 + 3 pieces is copied, computed and copied back.
+		copying, computing := s.(engine.Copier).Spent()
+		require.Equal(t, 8*time.Millisecond, computing)
+		require.GreaterOrEqual(t, copying, 16*time.Millisecond)
 		var wg sync.WaitGroup
 		for g := range 8 {
 			wg.Go(func() {

@@ -35,15 +35,18 @@ With --use-cache it writes the models from an existing cache. The model files gi
 			if err := job.useConfig(config, cmd.Flags()); err != nil {
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, calib.apply, pipeline.Calibrate)
-			if err != nil {
-				return err
-			}
-			if err := printCalibrations(a, result, asJSON); err != nil {
-				return fmt.Errorf("write the result: %w", err)
-			}
-			a.wrote(result.Files)
-			return nil
+			return a.profiled(job.profile, func() error {
+				result, err := work(cmd.Context(), a, &job, calib.apply, pipeline.Calibrate)
+				if err != nil {
+					return err
+				}
+				if err := printCalibrations(a, result, asJSON); err != nil {
+					return fmt.Errorf("write the result: %w", err)
+				}
+				a.wrote(result.Files)
+				a.took(result)
+				return nil
+			})
 		},
 	}
 	fs := cmd.Flags()

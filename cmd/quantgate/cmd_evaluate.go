@@ -46,11 +46,13 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 			if err := page.load(); err != nil {
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, apply)), page.pictured(p, pipeline.Evaluate))
-			if err != nil {
-				return err
-			}
-			return conclude(a, result, p, &page, asJSON, exitZero)
+			return a.profiled(job.profile, func() error {
+				result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, apply)), page.pictured(p, pipeline.Evaluate))
+				if err != nil {
+					return err
+				}
+				return conclude(a, result, p, &page, asJSON, exitZero)
+			})
 		},
 	}
 	fs := cmd.Flags()

@@ -73,11 +73,13 @@ model settings of its own:
 			if err := page.load(); err != nil {
 				return err
 			}
-			result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, calib.apply)), page.pictured(p, pipeline.Run))
-			if err != nil {
-				return err
-			}
-			return conclude(a, result, p, &page, asJSON, exitZero)
+			return a.profiled(job.profile, func() error {
+				result, err := work(cmd.Context(), a, &job, stop.apply(p, decidable(p, calib.apply)), page.pictured(p, pipeline.Run))
+				if err != nil {
+					return err
+				}
+				return conclude(a, result, p, &page, asJSON, exitZero)
+			})
 		},
 	}
 	fs := cmd.Flags()
@@ -163,6 +165,7 @@ func conclude(a *app, result *pipeline.Result, p accuracy.Policy, page *pageFlag
 		return fmt.Errorf("write the report: %w", err)
 	}
 	a.wrote(files)
+	a.took(result)
 	return verdictError(r.Verdict, exitZero)
 }
 

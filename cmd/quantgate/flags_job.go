@@ -31,6 +31,7 @@ type jobFlags struct {
 	workers     int
 	badImages   string
 	resume      bool
+	profile     string
 }
 
 func (f *jobFlags) register(fs *pflag.FlagSet) {
@@ -43,6 +44,7 @@ func (f *jobFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.workers, "workers", 0, "images or batches in flight at once (default: one a core)")
 	fs.StringVar(&f.badImages, "bad-images", "fail", "unreadable images: fail, or skip:N to leave out at most N")
 	fs.BoolVar(&f.resume, "resume", false, "continue an interrupted run in --out")
+	fs.StringVar(&f.profile, "profile", "", "write a CPU and a memory profile (cpu.pprof, memory.pprof) to this `folder`, for go tool pprof")
 }
 
 // backend opens the chosen engine.

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +48,7 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"interrupt": interrupt},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"interrupt": interrupt, "profile": profile},
 		Condition: func(cond string) (bool, error) {
 			return cond == "ort" && missing == nil, nil
 		},
@@ -88,5 +92,23 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	err = cmd.Wait()
 	if got := cmd.ProcessState.ExitCode(); got != code {
 		ts.Fatalf("exit code %d (%v), want %d", got, err, code)
+	}
+}
+
+// profile FILE... checks that files are whole profiles of pprof's format, which are compressed and carry a checksum at their end.
+func profile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: profile FILE...")
+	}
+	for _, file := range args {
+		f, err := os.Open(ts.MkAbs(file))
+		ts.Check(err)
+		z, err := gzip.NewReader(f)
+		ts.Check(err)
+		b, err := io.ReadAll(z)
+		ts.Check(errors.Join(err, f.Close()))
+		if !bytes.Contains(b, []byte("quantgate")) {
+			ts.Fatalf("%s names no function or binary of quantgate", file)
+		}
 	}
 }

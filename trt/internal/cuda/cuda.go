@@ -27,6 +27,10 @@ typedef struct {
 	int (*stream)(void **, unsigned);
 	int (*stream_free)(void *);
 	int (*wait)(void *);
+	int (*event)(void **, unsigned);
+	int (*event_free)(void *);
+	int (*record)(void *, void *);
+	int (*between)(float *, void *, void *);
 	int (*error)(int, const char **);
 	int (*info)(size_t *, size_t *);
 } qg_cuda;
@@ -53,6 +57,10 @@ static int qg_to_host(qg_cuda *c, uintptr_t x, void *to, uint64_t from, size_t n
 static int qg_stream(qg_cuda *c, uintptr_t x, uint64_t *s) { IN(x); void *p = 0; r = c->stream(&p, 1); *s = (uintptr_t)p; return r; }
 static int qg_stream_free(qg_cuda *c, uintptr_t x, uint64_t s) { IN(x); return c->stream_free((void *)(uintptr_t)s); }
 static int qg_wait(qg_cuda *c, uintptr_t x, uint64_t s) { IN(x); return c->wait((void *)(uintptr_t)s); }
+static int qg_event(qg_cuda *c, uintptr_t x, uint64_t *e) { IN(x); void *p = 0; r = c->event(&p, 0); *e = (uintptr_t)p; return r; }
+static int qg_event_free(qg_cuda *c, uintptr_t x, uint64_t e) { IN(x); return c->event_free((void *)(uintptr_t)e); }
+static int qg_record(qg_cuda *c, uintptr_t x, uint64_t e, uint64_t s) { IN(x); return c->record((void *)(uintptr_t)e, (void *)(uintptr_t)s); }
+static int qg_between(qg_cuda *c, uintptr_t x, float *ms, uint64_t a, uint64_t b) { IN(x); return c->between(ms, (void *)(uintptr_t)a, (void *)(uintptr_t)b); }
 static int qg_info(qg_cuda *c, uintptr_t x, size_t *free, size_t *total) { IN(x); return c->info(free, total); }
 static const char *qg_error(qg_cuda *c, int r) { const char *s = 0; return c->error(r, &s) == 0 ? s : 0; }
 */
@@ -62,6 +70,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/quantgate/quantgate/internal/dl"
@@ -111,6 +120,10 @@ func Open(name string) (*Driver, error) {
 		{"cuStreamCreate", unsafe.Pointer(&d.c.stream)},
 		{"cuStreamDestroy_v2", unsafe.Pointer(&d.c.stream_free)},
 		{"cuStreamSynchronize", unsafe.Pointer(&d.c.wait)},
+		{"cuEventCreate", unsafe.Pointer(&d.c.event)},
+		{"cuEventDestroy_v2", unsafe.Pointer(&d.c.event_free)},
+		{"cuEventRecord", unsafe.Pointer(&d.c.record)},
+		{"cuEventElapsedTime", unsafe.Pointer(&d.c.between)},
 		{"cuGetErrorString", unsafe.Pointer(&d.c.error)},
 		{"cuMemGetInfo_v2", unsafe.Pointer(&d.c.info)},
 	} {
@@ -311,4 +324,31 @@ func (v *Device) Wait(s Stream) error {
 // FreeStream ends a stream.
 func (v *Device) FreeStream(s Stream) error {
 	return v.d.check(C.qg_stream_free(v.d.c, v.context, C.uint64_t(s)), "cuStreamDestroy")
+}
+
+// Event is a moment in a stream's work.
+type Event uint64
+
+// NewEvent makes an event that keeps the time.
+func (v *Device) NewEvent() (Event, error) {
+	var e C.uint64_t
+	err := v.d.check(C.qg_event(v.d.c, v.context, &e), "cuEventCreate")
+	return Event(e), err
+}
+
+// Record makes e the moment at which all work queued so far is done.
+func (v *Device) Record(e Event, s Stream) error {
+	return v.d.check(C.qg_record(v.d.c, v.context, C.uint64_t(e), C.uint64_t(s)), "cuEventRecord")
+}
+
+// Between is the time from one moment to a later one, once both are past; known to about half a microsecond.
+func (v *Device) Between(from, to Event) (time.Duration, error) {
+	var ms C.float
+	err := v.d.check(C.qg_between(v.d.c, v.context, &ms, C.uint64_t(from), C.uint64_t(to)), "cuEventElapsedTime")
+	return time.Duration(float64(ms) * float64(time.Millisecond)), err
+}
+
+// FreeEvent gives an event back.
+func (v *Device) FreeEvent(e Event) error {
+	return v.d.check(C.qg_event_free(v.d.c, v.context, C.uint64_t(e)), "cuEventDestroy")
 }
