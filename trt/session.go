@@ -27,7 +27,8 @@ type Session struct {
 	engine  *nvinfer.Engine
 	input   engine.Port
 	outputs []engine.Port
-	most    int // the largest batch
+	most    int  // the largest batch
+	float32 bool // nothing but float32 was allowed
 
 	mu     sync.RWMutex // held for reading by Run, for writing by Close
 	closed bool
@@ -102,6 +103,7 @@ func (s *Session) prepare(o engine.Options) error {
 	if s.outputs, err = engine.ChooseOutputs(outs, o.Outputs); err != nil {
 		return err
 	}
+	s.float32 = o.Precision == engine.AsStated && s.input.DType == tensor.Float32
 	s.most = s.b.batch(o)
 	if n := s.input.Shape[0]; n != tensor.Dynamic {
 		s.most = int(n)
@@ -206,7 +208,13 @@ func (s *Session) Layers() ([]engine.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseLayers(text)
+	layers, err := parseLayers(text)
+	for i := range layers {
+		if layers[i].Precision == unknown && s.float32 {
+			layers[i].Precision = "fp32"
+		}
+	}
+	return layers, err
 }
 
 // Inspect returns what TensorRT tells of the engine at its largest batch, as JSON.
