@@ -73,34 +73,44 @@ func (w *worker) prepare(img raster, dst []float32) error {
 func (w *worker) normalise(crop raster, y, x window, dst []float32) {
 	side, planes := w.p.InputSize, w.p.Channels
 	padded := y.n < side || x.n < side
-	for c := range planes {
-		table := &w.lookup[c]
-		plane := dst[c*side*side : (c+1)*side*side]
-		if padded {
+	if padded {
+		for c := range planes {
+			plane := dst[c*side*side : (c+1)*side*side]
 			for i := range plane {
-				plane[i] = table[0]
+				plane[i] = w.lookup[c][0]
 			}
 		}
-		from := 0
+	}
+	first, last := 0, planes-1
+	if w.p.BGR {
+		first, last = last, first
+	}
+	for r := range crop.h {
+		src := crop.row(r)
+		at := (y.to+r)*side + x.to
+		out := func(c int) []float32 { return dst[c*side*side+at:][:crop.w] }
 		if crop.channels == 3 {
-			from = c
-			if w.p.BGR {
-				from = 2 - c
+			toPlanes(src, out(first), out(1), out(last), &w.lookup[first], &w.lookup[1], &w.lookup[last])
+			continue
+		}
+		for c := range planes {
+			table, out := &w.lookup[c], out(c)
+			for i, v := range src {
+				out[i] = table[v]
 			}
 		}
-		for r := range crop.h {
-			src := crop.row(r)
-			out := plane[(y.to+r)*side+x.to:][:crop.w]
-			if crop.channels == 1 {
-				for i, v := range src {
-					out[i] = table[v]
-				}
-				continue
-			}
-			for i := range out {
-				out[i] = table[src[3*i+from]]
-			}
+	}
+}
+
+// toPlanes looks the red, green and blue of a row's pixels up, each in its own table.
+func toPlanes(src []byte, red, green, blue []float32, ofRed, ofGreen, ofBlue *[256]float32) {
+	green, blue = green[:len(red)], blue[:len(red)]
+	for i := range red {
+		if len(src) < 3 {
+			return
 		}
+		red[i], green[i], blue[i] = ofRed[src[0]], ofGreen[src[1]], ofBlue[src[2]]
+		src = src[3:]
 	}
 }
 
