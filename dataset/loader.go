@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/quantgate/quantgate/dataset/internal/imagecache"
 	"github.com/quantgate/quantgate/tensor"
 )
 
@@ -68,6 +69,7 @@ type Loader struct {
 	free   chan *Batch
 	wg     sync.WaitGroup
 	bad    int
+	cache  *imagecache.Cache // nil: every image is decoded
 }
 
 type job struct {
@@ -89,6 +91,7 @@ func (d *Dataset) Load(ctx context.Context, ids []int, o LoadOptions) *Loader {
 	if l.err = l.prepare(); l.err != nil {
 		return l
 	}
+	l.cache = d.openCache(o.Preprocess)
 	l.order = make(chan *Batch, o.Ahead)
 	l.jobs = make(chan job, o.Workers)
 	l.free = make(chan *Batch, o.Ahead+2)
@@ -177,6 +180,7 @@ func (l *Loader) batch(index int, ids []int) *Batch {
 func (l *Loader) work() {
 	defer l.wg.Done()
 	w := newWorker(l.d, l.o.Preprocess)
+	w.cache = l.cache
 	defer w.close()
 	for j := range l.jobs {
 		if l.ctx.Err() == nil {
@@ -290,5 +294,9 @@ func (b *Batch) Release() {
 func (l *Loader) Close() error {
 	l.cancel()
 	l.wg.Wait()
+	if l.cache != nil {
+		l.d.closeCache(l.cache)
+		l.cache = nil
+	}
 	return nil
 }
