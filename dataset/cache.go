@@ -12,11 +12,11 @@ import (
 // pixelsVersion is raised with every change of the code that changes the pixels of an image, so that no cache outlives it.
 const pixelsVersion = 1
 
-// Cache says where images are kept after their crop and before their normalisation, as bytes, so that a later run over the same
+// ImageCache says where images are kept after their crop and before their normalisation, as bytes, so that a later run over the same
 // files with the same geometry and decoder reads them instead of decoding. An image is known by the SHA-256 of its file's bytes,
 // and is the same to the bit whether it was kept or not. Unreadable images are not kept. Sources that hold pixels (IDX, batch
 // files) need no cache.
-type Cache struct {
+type ImageCache struct {
 	// Dir is the folder, which is made where it is missing; empty keeps nothing.
 	Dir string
 	// Limit bounds the bytes in the folder; what was not used for longest makes room.
@@ -27,7 +27,7 @@ type Cache struct {
 }
 
 // prepare makes the folder.
-func (c *Cache) prepare() error {
+func (c *ImageCache) prepare() error {
 	if c.Warn == nil {
 		c.Warn = func(string) {}
 	}
@@ -63,7 +63,7 @@ func (d *Dataset) openCache(p Preprocess) *imagecache.Cache {
 // closeCache puts what was added into its place.
 func (d *Dataset) closeCache(c *imagecache.Cache) {
 	if found, added := c.Close(); found+added > 0 {
-		d.cache.Note(fmt.Sprintf("image cache: %d images found in %s, %d added", found, d.cache.Dir, added))
+		d.cache.Note(fmt.Sprintf("image cache %s: %d found, %d added", d.cache.Dir, found, added))
 	}
 }
 

@@ -47,8 +47,8 @@ func loadAll(t *testing.T, o Options, p Preprocess) (tensors [][]float32, bad, n
 			*to = append(*to, m)
 		}
 	}
-	o.Cache.Note, o.Cache.Warn = note(&notes), note(&warnings)
-	o.Cache.Limit = 1 << 30
+	o.ImageCache.Note, o.ImageCache.Warn = note(&notes), note(&warnings)
+	o.ImageCache.Limit = 1 << 30
 	d, err := Open(context.Background(), o)
 	require.NoError(t, err)
 	ids := make([]int, len(d.Items()))
@@ -90,7 +90,7 @@ func TestCacheChangesNothing(t *testing.T) {
 			want, bad, notes, _ := loadAll(t, o, p)
 			require.Empty(t, notes)
 			require.Len(t, bad, 2)
-			o.Cache.Dir = shared
+			o.ImageCache.Dir = shared
 			for range 2 {
 				got, gotBad, notes, warnings := loadAll(t, o, p)
 				require.Equal(t, want, got)
@@ -99,18 +99,18 @@ func TestCacheChangesNothing(t *testing.T) {
 				require.Empty(t, warnings)
 			}
 			own := t.TempDir()
-			o.Cache.Dir = own
+			o.ImageCache.Dir = own
 			_, _, notes, _ = loadAll(t, o, p)
 			require.Contains(t, notes[0], fmt.Sprintf(", %d added", len(want)/2))
 			_, _, notes, _ = loadAll(t, o, p)
-			require.Equal(t, []string{fmt.Sprintf("image cache: %d images found in %s, 0 added", len(want), own)}, notes)
+			require.Equal(t, []string{fmt.Sprintf("image cache %s: %d found, 0 added", own, len(want))}, notes)
 		})
 	}
 }
 
 func TestCacheKnowsAnImageByItsBytes(t *testing.T) {
 	images, labels := cacheSource(t)
-	o := Options{Images: images, Labels: labels, Cache: Cache{Dir: t.TempDir()}}
+	o := Options{Images: images, Labels: labels, ImageCache: ImageCache{Dir: t.TempDir()}}
 	p := imagenet224(t)
 	p.InputSize, p.Resize = 32, 37
 	loadAll(t, o, p)
@@ -126,7 +126,7 @@ func TestCacheKnowsAnImageByItsBytes(t *testing.T) {
 	require.NoError(t, os.Chtimes(name, info.ModTime(), info.ModTime()))
 	got, _, notes, _ := loadAll(t, o, p)
 	require.Contains(t, notes[0], ", 1 added")
-	o.Cache.Dir = ""
+	o.ImageCache.Dir = ""
 	want, _, _, _ := loadAll(t, o, p)
 	require.Equal(t, want, got)
 }
@@ -135,6 +135,6 @@ func TestCacheFolder(t *testing.T) {
 	images, labels := cacheSource(t)
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	_, err := Open(context.Background(), Options{Images: images, Labels: labels, Cache: Cache{Dir: file}})
+	_, err := Open(context.Background(), Options{Images: images, Labels: labels, ImageCache: ImageCache{Dir: file}})
 	require.ErrorContains(t, err, "image cache: ")
 }

@@ -74,8 +74,8 @@ type Options struct {
 	// JPEGLibrary is the TurboJPEG library to open, and "none" decodes with image/jpeg. Where it is empty, JPEGLibraryEnv says
 	// the same, else JPEGLibraries are tried, and without any image/jpeg decodes with a warning.
 	JPEGLibrary string
-	// Cache keeps preprocessed images between runs; its zero value keeps none.
-	Cache Cache
+	// ImageCache keeps preprocessed images between runs; its zero value keeps none.
+	ImageCache ImageCache
 }
 
 // Item is one labelled image.
@@ -125,7 +125,7 @@ type Dataset struct {
 	imagesDigest string
 	decoder      string
 	turbo        *turboJPEG // nil: image/jpeg decodes
-	cache        Cache
+	cache        ImageCache
 	warnings     []string
 }
 
@@ -190,7 +190,7 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 		return nil, err
 	}
 	d := newDataset(c, o.Limit)
-	d.cache = o.Cache
+	d.cache = o.ImageCache
 	if len(d.items) == 0 {
 		return nil, errors.Join(fmt.Errorf("%s: %w", o.Images, ErrEmpty), d.Close())
 	}

@@ -80,7 +80,7 @@ type source struct {
 // load takes every image of the folder, repeats times over, and gives every batch to see.
 func (s source) load(repeats, workers int, cache string, see func(*dataset.Batch)) error {
 	ctx := context.Background()
-	d, err := dataset.Open(ctx, dataset.Options{Images: s.images, Labels: s.labels, Cache: dataset.Cache{
+	d, err := dataset.Open(ctx, dataset.Options{Images: s.images, Labels: s.labels, ImageCache: dataset.ImageCache{
 		Dir: cache, Limit: 1 << 30, Warn: func(m string) { fmt.Fprintln(os.Stderr, "images:", m) },
 	}})
 	if err != nil {

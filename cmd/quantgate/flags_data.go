@@ -133,7 +133,7 @@ func (f *dataFlags) open(ctx context.Context, u *ui.UI) (*dataset.Dataset, error
 	}
 	cache.Warn = func(message string) { u.Warnf("%s", message) }
 	cache.Note = func(message string) { u.Infof("%s", message) }
-	d, err := dataset.Open(ctx, dataset.Options{Images: f.Images, Labels: f.Labels, Format: dataset.Format(f.Format), Limit: f.Limit, Cache: cache})
+	d, err := dataset.Open(ctx, dataset.Options{Images: f.Images, Labels: f.Labels, Format: dataset.Format(f.Format), Limit: f.Limit, ImageCache: cache})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (f *dataFlags) open(ctx context.Context, u *ui.UI) (*dataset.Dataset, error
 }
 
 // cache says where preprocessed images are kept.
-func (f *dataFlags) cache() (c dataset.Cache, err error) {
+func (f *dataFlags) cache() (c dataset.ImageCache, err error) {
 	switch f.imageCache {
 	case "", "off":
 		return c, nil

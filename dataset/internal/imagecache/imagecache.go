@@ -117,7 +117,7 @@ func (c *Cache) Get(id ID, dst []byte) bool {
 	if !ok || p.bad.Load() {
 		return false
 	}
-	if err := p.read(p.n, p.crc, dst); err != nil {
+	if err := p.get(p.n, p.crc, dst); err != nil {
 		c.drop(p.segment, err)
 		return false
 	}

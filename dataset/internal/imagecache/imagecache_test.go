@@ -263,6 +263,37 @@ func TestLimit(t *testing.T) {
 	requireHas(t, c, 10, all)
 }
 
+func TestMemoryStaysFlat(t *testing.T) {
+	resident := func() int { // KiB of mapped files
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Skipf("needs Linux: %v", err)
+		}
+		var n int
+		_, rest, _ := strings.Cut(string(status), "RssFile:")
+		_, err = fmt.Sscanf(strings.TrimSpace(rest), "%d kB", &n)
+		require.NoError(t, err)
+		return n
+	}
+	const record, n = 1 << 20, 128
+	o := Options{Dir: t.TempDir(), Key: "k", Record: record, Limit: 1 << 30, Warn: func(m string) { t.Error(m) }}
+	c, err := Open(o)
+	require.NoError(t, err)
+	dst := make([]byte, record)
+	for i := range n {
+		c.Put(idOf(i), dst)
+	}
+	c.Close()
+	c, err = Open(o)
+	require.NoError(t, err)
+	defer c.Close()
+	before := resident()
+	for i := range n {
+		require.True(t, c.Get(idOf(i), dst))
+		require.Less(t, resident()-before, (residentLimit+2*record)>>10, "after %d records of 1 MiB", i)
+	}
+}
+
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	c, w := open(t, dir, "k", 1<<30)

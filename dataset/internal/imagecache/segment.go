@@ -18,6 +18,7 @@ type segment struct {
 	data []byte
 	used atomic.Bool
 	bad  atomic.Bool
+	read atomic.Int64 // bytes since the mapping's pages were given back
 }
 
 func openSegment(path string) (*segment, error) {
@@ -40,16 +41,19 @@ func openSegment(path string) (*segment, error) {
 	return &segment{path: path, data: data}, nil
 }
 
-var pageSize = os.Getpagesize()
+// residentLimit is how much is read from a segment before its pages are given back. The system keeps them cached, but in this
+// process, whose memory is to stay flat, they must not pile up.
+const residentLimit = 32 << 20
 
-// read copies record n into dst and checks the copy.
-func (s *segment) read(n int, crc uint32, dst []byte) error {
-	at := n * len(dst)
-	if err := guard(func() error { copy(dst, s.data[at:]); return nil }); err != nil {
+// get copies record n into dst and checks the copy.
+func (s *segment) get(n int, crc uint32, dst []byte) error {
+	if err := guard(func() error { copy(dst, s.data[n*len(dst):]); return nil }); err != nil {
 		return err
 	}
-	// The pages stay in the system's cache, but do not pile up in this process, whose memory is to stay flat.
-	_ = unix.Madvise(s.data[at-at%pageSize:at+len(dst)], unix.MADV_DONTNEED)
+	if s.read.Add(int64(len(dst))) > residentLimit {
+		s.read.Store(0)
+		_ = unix.Madvise(s.data, unix.MADV_DONTNEED) // a hint; another goroutine that reads meanwhile maps its pages again
+	}
 	if crc32.Checksum(dst, castagnoli) != crc {
 		return fmt.Errorf("damaged: wrong checksum of record %d", n)
 	}
