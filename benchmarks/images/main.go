@@ -166,7 +166,7 @@ func run(shared, python string, pairs, repeats int) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }() // it lies where temporary files are cleared anyway
 	kept := filepath.Join(scratch, "kept")
 	if err := s.load(1, 1, kept, nil); err != nil {
 		return err

@@ -26,7 +26,7 @@ type peer struct {
 
 // startPeer starts peer.py on a folder of images.
 func startPeer(python, folder string) (*peer, error) {
-	p := &peer{cmd: exec.Command(python, "-c", peerSource, folder)}
+	p := &peer{cmd: exec.Command(python, "-c", peerSource, folder)} //nolint:gosec // the user names the Python
 	p.cmd.Stderr = os.Stderr
 	// One core each: no library may take more.
 	p.cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
