@@ -89,14 +89,13 @@ func Open(o Options) (*Cache, error) {
 		if errors.Is(err, os.ErrNotExist) { // another process has made room
 			continue
 		}
-		var entries []entry
-		if err == nil {
-			err = guard(func() error { entries, err = parse(s.data, c.key, o.Record); return err })
-			c.segments = append(c.segments, s)
-		} else {
-			s = &segment{path: filepath.Join(o.Dir, f.name)}
+		if err != nil { // of the system, so it may be good another time
+			o.Warn(fmt.Sprintf("image cache: %v: its images are decoded anew", err))
+			continue
 		}
-		if err != nil {
+		c.segments = append(c.segments, s)
+		var entries []entry
+		if err := guard(func() error { entries, err = parse(s.data, c.key, o.Record); return err }); err != nil {
 			c.drop(s, err)
 			continue
 		}

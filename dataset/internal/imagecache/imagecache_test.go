@@ -166,7 +166,7 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 		"magic":              {flip(func(size int64) int64 { return size - int64(footerSize) }), false, "damaged: no footer"},
 		"cut":                {cut(func(size int64) int64 { return size / 2 }), false, "damaged: no footer"},
 		"cut short":          {cut(func(int64) int64 { return 8 }), false, "damaged: too short"},
-		"emptied":            {cut(func(int64) int64 { return 0 }), false, "damaged: empty"},
+		"emptied":            {cut(func(int64) int64 { return 0 }), false, "damaged: too short"},
 		"cut under a reader": {cut(func(int64) int64 { return 0 }), true, "cannot be read: "},
 		"flip under a reader": {func(t *testing.T, path string) { // in place, as bad memory or another program would
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -292,6 +292,25 @@ func TestMemoryStaysFlat(t *testing.T) {
 		require.True(t, c.Get(idOf(i), dst))
 		require.Less(t, resident()-before, (residentLimit+2*record)>>10, "after %d records of 1 MiB", i)
 	}
+}
+
+func TestSegmentThatCannotBeOpenedIsKept(t *testing.T) {
+	dir := t.TempDir()
+	c, _ := open(t, dir, "k", 1<<30)
+	fill(c, 0, 3)
+	c.Close()
+	w := &warned{}
+	require.NoError(t, os.Chmod(segments(t, dir)[0], 0))
+	if f, err := os.Open(segments(t, dir)[0]); err == nil {
+		f.Close()
+		t.Skip("root may open every file")
+	}
+	c, err := Open(Options{Dir: dir, Key: "k", Record: testRecord, Limit: 1 << 30, Warn: w.warn})
+	require.NoError(t, err)
+	requireHas(t, c, 3, none)
+	c.Close()
+	require.Len(t, w.all, 1)
+	require.Len(t, segments(t, dir), 1)
 }
 
 func TestFolderThatCannotBeWritten(t *testing.T) {

@@ -1,7 +1,6 @@
 package imagecache
 
 import (
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -31,12 +30,12 @@ func openSegment(path string) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() == 0 {
-		return nil, errors.New("damaged: empty")
+	if info.Size() == 0 { // which cannot be mapped, and which parse refuses
+		return &segment{path: path}, nil
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("mmap: %w", err)
+		return nil, fmt.Errorf("mmap %s: %w", path, err)
 	}
 	return &segment{path: path, data: data}, nil
 }
