@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,8 +31,8 @@ func imagenet224(t testing.TB) Preprocess {
 	return p
 }
 
-// BenchmarkPreprocess measures full-size JPEGs: the bare decode, and all of decode, resize, crop and normalise.
-func BenchmarkPreprocess(b *testing.B) {
+// originals reads full-size ImageNet JPEGs.
+func originals(b *testing.B) [][]byte {
 	files, err := filepath.Glob(filepath.Join(sharedOrSkip(b, "imagenet/val20-original"), "*"))
 	require.NoError(b, err)
 	var images [][]byte
@@ -40,28 +41,77 @@ func BenchmarkPreprocess(b *testing.B) {
 		require.NoError(b, err)
 		images = append(images, data)
 	}
-	d := &Dataset{turbo: turboOrSkip(b)}
-	w := newWorker(d, imagenet224(b))
+	return images
+}
+
+// BenchmarkImages takes full-size JPEGs through a part of the way to a tensor: decode is libjpeg-turbo alone, all is everything
+// but the reading of the file. One operation is one image, the next one each time.
+func BenchmarkImages(b *testing.B) {
+	images := originals(b)
+	w := newWorker(&Dataset{turbo: turboOrSkip(b)}, imagenet224(b))
 	defer w.close()
 	dst := make([]float32, 3*224*224)
-	b.Run("decode", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := range b.N {
-			if _, err := w.decoder.decode(images[i%len(images)]); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("all", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := range b.N {
-			img, err := w.decoder.decode(images[i%len(images)])
-			if err == nil {
-				err = w.prepare(img, dst)
-			}
+	for _, part := range []struct {
+		name string
+		do   func(data []byte) error
+	}{
+		{"decode", func(data []byte) error { _, err := w.decoder.decode(data); return err }},
+		{"all", func(data []byte) error {
+			img, err := w.decoder.decode(data)
 			if err != nil {
-				b.Fatal(err)
+				return err
 			}
+			return w.prepare(img, dst)
+		}},
+	} {
+		b.Run(part.name, func(b *testing.B) {
+			for _, data := range images { // the buffers have their size then
+				require.NoError(b, part.do(data))
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if err := part.do(images[i%len(images)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkResize shrinks to 256 pixels and crops 224, in Go and with the kernels.
+func BenchmarkResize(b *testing.B) {
+	p := imagenet224(b)
+	for _, size := range [][2]int{{500, 375}, {375, 500}, {2816, 2112}} {
+		img := noise(size[0], size[1], 3, 1)
+		rh, rw := p.resized(img.h, img.w)
+		y, x, err := p.crop(rh, rw)
+		require.NoError(b, err)
+		for _, plain := range []bool{true, false} {
+			name := map[bool]string{true: "go", false: "simd"}[plain]
+			b.Run(fmt.Sprintf("%dx%d/%s", img.w, img.h, name), func(b *testing.B) {
+				if !plain && !simd {
+					b.Skip("no kernels for this machine")
+				}
+				r := newResizer(plain)
+				r.resize(img, rh, rw, y, x, p.Interpolation)
+				b.ReportAllocs()
+				b.SetBytes(int64(len(img.pix)))
+				for b.Loop() {
+					r.resize(img, rh, rw, y, x, p.Interpolation)
+				}
+			})
 		}
-	})
+	}
+}
+
+// BenchmarkNormalise turns a crop into planes of floats.
+func BenchmarkNormalise(b *testing.B) {
+	w := newWorker(&Dataset{}, imagenet224(b))
+	crop := noise(224, 224, 3, 1)
+	dst := make([]float32, 3*224*224)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(crop.pix)))
+	for b.Loop() {
+		w.normalise(crop, window{0, 0, 224}, window{0, 0, 224}, dst)
+	}
 }

@@ -74,6 +74,8 @@ type Options struct {
 	// JPEGLibrary is the TurboJPEG library to open, and "none" decodes with image/jpeg. Where it is empty, JPEGLibraryEnv says
 	// the same, else JPEGLibraries are tried, and without any image/jpeg decodes with a warning.
 	JPEGLibrary string
+	// ImageCache keeps preprocessed images between runs; its zero value keeps none.
+	ImageCache ImageCache
 }
 
 // Item is one labelled image.
@@ -123,6 +125,7 @@ type Dataset struct {
 	imagesDigest string
 	decoder      string
 	turbo        *turboJPEG // nil: image/jpeg decodes
+	cache        ImageCache
 	warnings     []string
 }
 
@@ -187,10 +190,14 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 		return nil, err
 	}
 	d := newDataset(c, o.Limit)
+	d.cache = o.ImageCache
 	if len(d.items) == 0 {
 		return nil, errors.Join(fmt.Errorf("%s: %w", o.Images, ErrEmpty), d.Close())
 	}
 	if err := d.openDecoder(o.JPEGLibrary); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := d.cache.prepare(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quantgate/quantgate/dataset/internal/imagecache"
 	"github.com/quantgate/quantgate/internal/meter"
 	"github.com/quantgate/quantgate/tensor"
 )
@@ -71,6 +72,7 @@ type Loader struct {
 	wg     sync.WaitGroup
 	bad    int
 	spent  meter.Meter
+	cache  *imagecache.Cache // nil: every image is decoded
 }
 
 type job struct {
@@ -92,6 +94,7 @@ func (d *Dataset) Load(ctx context.Context, ids []int, o LoadOptions) *Loader {
 	if l.err = l.prepare(); l.err != nil {
 		return l
 	}
+	l.cache = d.openCache(o.Preprocess)
 	l.order = make(chan *Batch, o.Ahead)
 	l.jobs = make(chan job, o.Workers)
 	l.free = make(chan *Batch, o.Ahead+2)
@@ -180,6 +183,7 @@ func (l *Loader) batch(index int, ids []int) *Batch {
 func (l *Loader) work() {
 	defer l.wg.Done()
 	w := newWorker(l.d, l.o.Preprocess)
+	w.cache = l.cache
 	defer w.close()
 	for j := range l.jobs {
 		if l.ctx.Err() == nil {
@@ -302,5 +306,9 @@ func (l *Loader) Spent() (images int, elapsed, cpu time.Duration) {
 func (l *Loader) Close() error {
 	l.cancel()
 	l.wg.Wait()
+	if l.cache != nil {
+		l.d.closeCache(l.cache)
+		l.cache = nil
+	}
 	return nil
 }

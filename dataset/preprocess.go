@@ -146,6 +146,18 @@ func (p Preprocess) short() int {
 
 // String states the settings in one line; equal settings give equal lines.
 func (p Preprocess) String() string {
+	order := "rgb"
+	switch {
+	case p.Channels == 1:
+		order = "grey"
+	case p.BGR:
+		order = "bgr"
+	}
+	return fmt.Sprintf("%s, %s, mean %s, std %s", p.geometry(), order, joinFloats(p.Mean), joinFloats(p.Std))
+}
+
+// geometry states resize and crop, in the same way.
+func (p Preprocess) geometry() string {
 	var b strings.Builder
 	if s := p.short(); s == 0 {
 		b.WriteString("resize none")
@@ -162,14 +174,6 @@ func (p Preprocess) String() string {
 	} else {
 		fmt.Fprintf(&b, "%d,%d", p.CropOffset[0], p.CropOffset[1])
 	}
-	order := "rgb"
-	switch {
-	case p.Channels == 1:
-		order = "grey"
-	case p.BGR:
-		order = "bgr"
-	}
-	fmt.Fprintf(&b, ", %s, mean %s, std %s", order, joinFloats(p.Mean), joinFloats(p.Std))
 	return b.String()
 }
 

@@ -27,6 +27,14 @@ type taps struct {
 	width    int
 	weights  []float64
 	min, max int // inputs that the window reads, max excluded
+
+	// The same for qg_rgb_rows in simd.h, which takes inputs in groups of four.
+	groups []int32 // of each output
+	split  []int16 // coefficients, stride groups of them an output
+	stride int
+	reach  int // end of the last group
+
+	plain bool // computes in Go even where there are kernels
 }
 
 // resize returns the windows y and x of img resized to rh x rw pixels. The result may share img's memory, and is valid until
@@ -111,6 +119,26 @@ func (t *taps) set(in, out int, win window, filter Interpolation) {
 		t.from, t.n = append(t.from, int32(lo)), append(t.n, int32(n))
 		t.min, t.max = min(t.min, lo), max(t.max, lo+n)
 	}
+	if simd {
+		t.splitCoefficients()
+	}
+}
+
+// splitCoefficients makes what qg_rgb_rows takes: the high part of a coefficient fits 16 bits because weights stay far below 256.
+func (t *taps) splitCoefficients() {
+	t.stride = (t.width + 3) / 4
+	t.reach = 0
+	t.groups = t.groups[:0]
+	t.split = append(t.split[:0], make([]int16, 8*t.stride*len(t.from))...)
+	for o, from := range t.from {
+		groups := (t.n[o] + 3) / 4
+		t.groups = append(t.groups, groups)
+		t.reach = max(t.reach, int(from+4*groups))
+		for i, c := range t.coef[o*t.width:][:t.n[o]] {
+			at := (o*t.stride+i/4)*8 + i%4
+			t.split[at], t.split[at+4] = int16(c>>15), int16(c&0x7FFF)
+		}
+	}
 }
 
 func bilinear(x float64) float64 {
@@ -156,13 +184,18 @@ func (t *taps) alongRows(src raster, buf []byte) (dst raster, _ []byte) {
 	dst = raster{w: n, h: src.h, channels: src.channels, stride: n * src.channels}
 	buf = grow(buf, dst.stride*dst.h)
 	dst.pix = buf
-	for y := range src.h {
-		in, out := src.row(y), dst.row(y)
-		if src.channels == 1 {
-			t.greyRow(in, out)
-		} else {
-			t.colourRow(in, out)
+	if src.channels == 1 {
+		for y := range src.h {
+			t.greyRow(src.row(y), dst.row(y))
 		}
+		return dst, buf
+	}
+	done := 0
+	if simd && !t.plain {
+		done = t.simdRows(src, dst)
+	}
+	for y := done; y < src.h; y++ {
+		t.colourRow(src.row(y), dst.row(y))
 	}
 	return dst, buf
 }
@@ -206,9 +239,12 @@ func (t *taps) acrossRows(src raster, buf []byte) (dst raster, _ []byte) {
 	dst = raster{w: src.w, h: len(t.from), channels: src.channels, stride: src.w * src.channels}
 	buf = grow(buf, dst.stride*dst.h)
 	dst.pix = buf
+	if simd && !t.plain && t.simdColumns(src, dst) {
+		return dst, buf
+	}
 	for o, from := range t.from {
 		coef := t.coef[o*t.width:][:t.n[o]]
-		t.blend(src, int(from)-t.min, coef, dst.row(o))
+		blend(src, int(from)-t.min, coef, dst.row(o))
 	}
 	return dst, buf
 }
@@ -218,7 +254,7 @@ func (t *taps) acrossRows(src raster, buf []byte) (dst raster, _ []byte) {
 const lanes = 0x000000FF_000000FF
 
 // blend sums the rows of src from row first on, times coef, into out.
-func (t *taps) blend(src raster, first int, coef []int32, out []byte) {
+func blend(src raster, first int, coef []int32, out []byte) {
 	x := 0
 	for ; x+8 <= len(out); x += 8 {
 		a := uint64(half | half<<32)

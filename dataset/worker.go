@@ -1,6 +1,10 @@
 package dataset
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/quantgate/quantgate/dataset/internal/imagecache"
+)
 
 // worker turns images into inputs. It owns a decoder and all scratch memory, and serves one goroutine.
 type worker struct {
@@ -11,6 +15,8 @@ type worker struct {
 	grey    []byte
 	resizer resizer
 	lookup  [][256]float32
+	cache   *imagecache.Cache // nil: every image is decoded
+	record  raster            // of the cache
 }
 
 func newWorker(d *Dataset, p Preprocess) *worker {
@@ -28,9 +34,14 @@ func (w *worker) load(id int, dst []float32) error {
 	if w.d.tensors != nil {
 		return w.d.tensors.tensor(w.d.at[id], dst)
 	}
-	img, err := w.image(id)
-	if err == nil {
-		err = w.prepare(img, dst)
+	var err error
+	if w.cache != nil {
+		err = w.cached(id, dst)
+	} else {
+		var img raster
+		if img, err = w.image(id); err == nil {
+			err = w.prepare(img, dst)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("image %s: %w", w.d.items[id].Path, err)
@@ -40,67 +51,88 @@ func (w *worker) load(id int, dst []float32) error {
 
 // image decodes item id; the pixels are valid until the next call.
 func (w *worker) image(id int) (raster, error) {
-	at := w.d.at[id]
 	if w.d.raster != nil {
 		img := newRaster(w.d.w, w.d.h, 1, w.file)
 		w.file = img.pix
-		return img, w.d.raster.pixels(at, img.pix)
+		return img, w.d.raster.pixels(w.d.at[id], img.pix)
 	}
-	var err error
-	if w.file, err = w.d.encoded.read(at, w.file); err != nil {
+	if err := w.readFile(id); err != nil {
 		return raster{}, err
 	}
 	return w.decoder.decode(w.file)
 }
 
+// readFile reads the file of item id.
+func (w *worker) readFile(id int) (err error) {
+	w.file, err = w.d.encoded.read(w.d.at[id], w.file)
+	return err
+}
+
 // prepare resizes, crops and normalises img into dst.
 func (w *worker) prepare(img raster, dst []float32) error {
-	rh, rw := w.p.resized(img.h, img.w)
-	y, x, err := w.p.crop(rh, rw)
+	crop, y, x, err := w.crop(img)
 	if err != nil {
 		return err
+	}
+	w.normalise(crop, y, x, dst)
+	return nil
+}
+
+// crop resizes img and crops it to the windows y and x. The result is valid until the next call.
+func (w *worker) crop(img raster) (crop raster, y, x window, err error) {
+	rh, rw := w.p.resized(img.h, img.w)
+	if y, x, err = w.p.crop(rh, rw); err != nil {
+		return crop, y, x, err
 	}
 	if w.p.Channels == 1 && img.channels == 3 {
 		img = toGrey(img, w.grey)
 		w.grey = img.pix
 	}
-	crop := w.resizer.resize(img, rh, rw, y, x, w.p.Interpolation)
-	w.normalise(crop, y, x, dst)
-	return nil
+	return w.resizer.resize(img, rh, rw, y, x, w.p.Interpolation), y, x, nil
 }
 
 // normalise writes the crop's pixels into the planes of dst; what the crop does not cover is black, as torchvision pads.
 func (w *worker) normalise(crop raster, y, x window, dst []float32) {
 	side, planes := w.p.InputSize, w.p.Channels
 	padded := y.n < side || x.n < side
-	for c := range planes {
-		table := &w.lookup[c]
-		plane := dst[c*side*side : (c+1)*side*side]
-		if padded {
+	if padded {
+		for c := range planes {
+			plane := dst[c*side*side : (c+1)*side*side]
 			for i := range plane {
-				plane[i] = table[0]
+				plane[i] = w.lookup[c][0]
 			}
 		}
-		from := 0
+	}
+	first, last := 0, planes-1
+	if w.p.BGR {
+		first, last = last, first
+	}
+	for r := range crop.h {
+		src := crop.row(r)
+		at := (y.to+r)*side + x.to
+		out := func(c int) []float32 { return dst[c*side*side+at:][:crop.w] }
 		if crop.channels == 3 {
-			from = c
-			if w.p.BGR {
-				from = 2 - c
+			toPlanes(src, out(first), out(1), out(last), &w.lookup[first], &w.lookup[1], &w.lookup[last])
+			continue
+		}
+		for c := range planes {
+			table, out := &w.lookup[c], out(c)
+			for i, v := range src {
+				out[i] = table[v]
 			}
 		}
-		for r := range crop.h {
-			src := crop.row(r)
-			out := plane[(y.to+r)*side+x.to:][:crop.w]
-			if crop.channels == 1 {
-				for i, v := range src {
-					out[i] = table[v]
-				}
-				continue
-			}
-			for i := range out {
-				out[i] = table[src[3*i+from]]
-			}
+	}
+}
+
+// toPlanes looks the red, green and blue of a row's pixels up, each in its own table.
+func toPlanes(src []byte, red, green, blue []float32, ofRed, ofGreen, ofBlue *[256]float32) {
+	green, blue = green[:len(red)], blue[:len(red)]
+	for i := range red {
+		if len(src) < 3 {
+			return
 		}
+		red[i], green[i], blue[i] = ofRed[src[0]], ofGreen[src[1]], ofBlue[src[2]]
+		src = src[3:]
 	}
 }
 

@@ -43,14 +43,11 @@ or too few images are left to score.`,
   quantgate dataset verify --images fashion-mnist/t10k-images-idx3-ubyte.gz`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			d, err := data.open(cmd.Context())
+			d, err := data.open(cmd.Context(), a.ui)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, d.Close()) }()
-			for _, w := range d.Warnings() {
-				a.ui.Warnf("%s", w)
-			}
 			p := a.ui.Stage("verify", "images", len(d.Items()), 0)
 			r, err := dataset.Verify(cmd.Context(), d, dataset.VerifyOptions{
 				BatchSize: data.BatchSize, CalibBatches: data.CalibBatches, Workers: workers, Progress: p.Add,
@@ -173,14 +170,11 @@ the float32 values; N float32 labels. --format batches reads them back.`,
 			if out == "" {
 				return errors.New("no folder to write to: give --out DIR")
 			}
-			d, err := data.open(cmd.Context())
+			d, err := data.open(cmd.Context(), a.ui)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, d.Close()) }()
-			for _, w := range d.Warnings() {
-				a.ui.Warnf("%s", w)
-			}
 			if channels == 0 {
 				channels = d.Channels()
 			}

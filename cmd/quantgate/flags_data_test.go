@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/internal/ui"
 )
 
 // parsed reads a command line's data flags.
@@ -69,7 +71,7 @@ func TestPreprocessFlags(t *testing.T) {
 func TestPreprocessFlagsKnowTheSource(t *testing.T) {
 	f := parsed(t, "--images", filepath.Join("..", "..", "testdata", "fashion300"))
 	copied := *f // as made for one model, before the images are opened
-	d, err := f.open(context.Background())
+	d, err := f.open(context.Background(), ui.New(io.Discard))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, d.Close()) }()
 	p, err := copied.preprocess(1, 28, 28)

@@ -89,13 +89,8 @@ func (f *jobFlags) job(a *app) (pipeline.Job, error) {
 // openData opens the job's images; the caller closes them.
 func (f *jobFlags) openData(ctx context.Context, a *app, job *pipeline.Job) error {
 	var err error
-	if job.Data, err = f.data.open(ctx); err != nil {
-		return err
-	}
-	for _, w := range job.Data.Warnings() {
-		a.ui.Warnf("%s", w)
-	}
-	return nil
+	job.Data, err = f.data.open(ctx, a.ui)
+	return err
 }
 
 // model is one model with its own preprocessing.
