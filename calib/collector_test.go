@@ -295,32 +295,6 @@ func TestCollectorRefuses(t *testing.T) {
 	require.EqualError(t, err, `unknown calibration method "entropi": use one of entropy, entropy-stable, minmax, percentile, mse`)
 }
 
-// The fast kernel against the slow one, over lengths around its unrolling.
-func TestLanesCountAsDirectly(t *testing.T) {
-	r := rand.New(rand.NewPCG(21, 22))
-	l := new(lanes)
-	for n := range 40 {
-		x := make([]float32, n)
-		for i := range x {
-			x[i] = float32(r.NormFloat64())
-		}
-		for _, rng := range []float32{0, 0.5, 4, 100} {
-			var a, b counter
-			a.grid, b.grid = grid{rng: rng, exact: true}, grid{rng: rng, exact: true}
-			var na, nb int
-			na, a.max = l.count(x, a.scale(), a.limit(), 0)
-			a.flush(l)
-			nb, b.max = b.countDirect(x)
-			require.Equal(t, nb, na)
-			require.Equal(t, b, a)
-			nm, most := largest(x, a.limit(), 0)
-			require.Equal(t, na, nm)
-			require.Equal(t, a.max, most)
-		}
-	}
-	require.Equal(t, lanes{}, *l, "flushed")
-}
-
 func BenchmarkObserve(b *testing.B) {
 	kinds := map[string]func(v float32) float32{
 		"normal": func(v float32) float32 { return v },

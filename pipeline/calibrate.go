@@ -46,7 +46,11 @@ func (c *Calibration) amax() map[string]float32 {
 // an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
 func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
 	began := time.Now()
-	observed := plan.Observed()
+	sources := plan.Sources()
+	observed := make([]string, len(sources))
+	for i, s := range sources {
+		observed[i] = s.Tensor
+	}
 	tapped, err := onnx.Tap(m.model, observed)
 	if err != nil {
 		return nil, err
@@ -61,13 +65,13 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	}
 	defer session.Close()
 
-	collector, tensors, constants, err := newCollector(r.job.Method, plan)
+	collector, indices, constants, err := newCollector(r.job.Method, plan, sources)
 	if err != nil {
 		return nil, err
 	}
 	taps := make([]*tap, r.job.Workers)
 	for i := range taps {
-		taps[i] = newTap(session, collector.NewShard(), tensors)
+		taps[i] = newTap(session, collector.NewShard(), indices)
 	}
 	chunk := 1
 	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
@@ -138,23 +142,36 @@ type constant struct {
 	values []float32
 }
 
-// newCollector makes a collector for every entry that has a range of its own. tensors are the collector's indices of the tapped
-// tensors, in the tapped model's output order.
-func newCollector(method calib.Method, plan *onnx.CalibrationPlan) (c *calib.Collector, tensors []int, constants []constant, err error) {
+// newCollector makes a collector for every entry that has a range of its own. indices are the collector's of the sources, which are the
+// tapped model's outputs.
+func newCollector(method calib.Method, plan *onnx.CalibrationPlan, sources []onnx.Source) (c *calib.Collector, indices []int, constants []constant, err error) {
 	var names []string
+	index := map[string]int{}
 	for _, e := range plan.Entries {
-		switch {
-		case e.SharesScaleOf != "":
+		if e.SharesScaleOf != "" {
 			continue
-		case e.Const:
-			constants = append(constants, constant{tensor: len(names), values: e.Values})
-		default:
-			tensors = append(tensors, len(names))
 		}
+		if e.Const {
+			constants = append(constants, constant{tensor: len(names), values: e.Values})
+		}
+		index[e.Name] = len(names)
 		names = append(names, e.Name)
 	}
-	c, err = calib.NewCollector(method, names, calib.Options{})
-	return c, tensors, constants, err
+	if c, err = calib.NewCollector(method, names, calib.Options{}); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, s := range sources {
+		views := make([]calib.View, len(s.Views))
+		for k, v := range s.Views {
+			views[k] = calib.View{Tensor: index[v.Entry], Low: v.Low, High: v.High}
+		}
+		i, err := c.Source(views...)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		indices = append(indices, i)
+	}
+	return c, indices, constants, nil
 }
 
 // table orders the results as plan's entries.
@@ -181,25 +198,25 @@ func table(plan *onnx.CalibrationPlan, results []calib.Result) calib.Table {
 type tap struct {
 	session engine.Session
 	shard   *calib.Shard
-	tensors []int
+	sources []int
 	out     []*tensor.Tensor
 }
 
-func newTap(s engine.Session, shard *calib.Shard, tensors []int) *tap {
-	t := &tap{session: s, shard: shard, tensors: tensors}
+func newTap(s engine.Session, shard *calib.Shard, sources []int) *tap {
+	t := &tap{session: s, shard: shard, sources: sources}
 	for range s.Outputs() {
 		t.out = append(t.out, &tensor.Tensor{})
 	}
 	return t
 }
 
-// run feeds images x[from:to] and gives each observed tensor to observe.
+// run feeds images x[from:to] and gives the values of each source to observe.
 func (t *tap) run(ctx context.Context, x *tensor.Tensor, from, to int, observe func(i int, x []float32)) error {
 	if err := t.session.Run(ctx, rows(x, from, to), t.out); err != nil {
 		return err
 	}
 	for i, out := range t.out {
-		observe(t.tensors[i], out.Data)
+		observe(t.sources[i], out.Data)
 	}
 	return nil
 }
