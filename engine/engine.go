@@ -117,3 +117,18 @@ type Session interface {
 	// Close frees the session; a second call does nothing.
 	Close() error
 }
+
+// Binder is a Session that can run into memory of the engine's own, which spares copies and the binding of outputs at every call.
+type Binder interface {
+	Session
+	// Bind returns a Binding for one goroutine. It must be closed before the session.
+	Bind() Binding
+}
+
+// Binding runs a session over and over into the same memory.
+type Binding interface {
+	// Run is Session.Run; the outputs are valid until the next call, and may not be changed.
+	Run(ctx context.Context, in *tensor.Tensor) ([]*tensor.Tensor, error)
+	// Close frees the memory; a second call does nothing.
+	Close() error
+}

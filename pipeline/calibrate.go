@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,7 +72,8 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	}
 	taps := make([]*tap, r.job.Workers)
 	for i := range taps {
-		taps[i] = newTap(session, collector.NewShard(), indices)
+		taps[i] = &tap{Binding: bind(session), shard: collector.NewShard(), sources: indices}
+		defer taps[i].Close()
 	}
 	chunk := 1
 	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
@@ -194,32 +196,48 @@ func table(plan *onnx.CalibrationPlan, results []calib.Result) calib.Table {
 	return out
 }
 
-// tap is one worker's way from an image to its shard; the buffers are its own and reused.
+// tap is one worker's way from an image to its shard.
 type tap struct {
-	session engine.Session
+	engine.Binding
 	shard   *calib.Shard
 	sources []int
-	out     []*tensor.Tensor
 }
 
-func newTap(s engine.Session, shard *calib.Shard, sources []int) *tap {
-	t := &tap{session: s, shard: shard, sources: sources}
-	for range s.Outputs() {
-		t.out = append(t.out, &tensor.Tensor{})
-	}
-	return t
-}
-
-// run feeds images x[from:to] and gives the values of each source to observe.
+// run feeds images x[from:to] and gives the values of each source to observe, the latest computed first: they may still be in a cache.
 func (t *tap) run(ctx context.Context, x *tensor.Tensor, from, to int, observe func(i int, x []float32)) error {
-	if err := t.session.Run(ctx, rows(x, from, to), t.out); err != nil {
+	out, err := t.Run(ctx, rows(x, from, to))
+	if err != nil {
 		return err
 	}
-	for i, out := range t.out {
-		observe(t.sources[i], out.Data)
+	for i, o := range slices.Backward(out) {
+		observe(t.sources[i], o.Data)
 	}
 	return nil
 }
+
+// bind returns what runs the session into reused memory, the engine's own where it offers that.
+func bind(s engine.Session) engine.Binding {
+	if b, ok := s.(engine.Binder); ok {
+		return b.Bind()
+	}
+	p := &plainBinding{session: s}
+	for range s.Outputs() {
+		p.out = append(p.out, &tensor.Tensor{})
+	}
+	return p
+}
+
+// plainBinding is a Binding of any session.
+type plainBinding struct {
+	session engine.Session
+	out     []*tensor.Tensor
+}
+
+func (p *plainBinding) Run(ctx context.Context, in *tensor.Tensor) ([]*tensor.Tensor, error) {
+	return p.out, p.session.Run(ctx, in, p.out)
+}
+
+func (p *plainBinding) Close() error { return nil }
 
 // rows is the view of images from..to-1 of a batch.
 func rows(x *tensor.Tensor, from, to int) *tensor.Tensor {
