@@ -4,6 +4,7 @@ package calib
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -79,4 +80,37 @@ func FuzzKernels(f *testing.F) {
 		}
 		compareKernels(t, x, views, tensors)
 	})
+}
+
+// BenchmarkKernels compares every instruction set of this machine with the plain code.
+func BenchmarkKernels(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 1))
+	x := make([]float32, 200_000)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	tensors := make([]counter, mostViews)
+	for i := range tensors {
+		tensors[i].grid = grid{rng: 6 + float32(i), exact: true}
+	}
+	j := newJoint([]View{Whole(0), {1, 0, float32(math.Inf(1))}, {2, 0, 1}})
+	j.follow(tensors)
+	bench := func(name string, views int, count func(views []viewParams, most *extremes) int) {
+		b.Run(fmt.Sprintf("%s/%d views", name, views), func(b *testing.B) {
+			for b.Loop() {
+				var most extremes
+				require.Equal(b, len(x), count(j.params[:views], &most))
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(x)), "ns/value")
+		})
+	}
+	for views := 1; views <= mostViews; views++ {
+		bench("plain Go", views, func(p []viewParams, most *extremes) int { return plainCount(x, p, j.below, j.limit, j.counts, most) })
+		for set := 0; set <= instructions; set++ {
+			name := []string{"C", "AVX2", "AVX-512"}[set]
+			bench(name, views, func(p []viewParams, most *extremes) int {
+				return countWith(set, x, p, j.below, j.limit, j.counts, most)
+			})
+		}
+	}
 }

@@ -47,7 +47,7 @@ func (b *bench) measure(ctx context.Context, n network) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	files, err := b.files(ctx, filepath.Join(dir, "jpeg"))
 	if err != nil {
 		return err
@@ -306,7 +306,7 @@ func (b *bench) printPeak(ctx context.Context, n network) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	d, err := b.files(ctx, filepath.Join(dir, "jpeg"))
 	if err != nil {
 		return err
