@@ -29,7 +29,7 @@ var finiteLimit = math.Float32bits(infinite) - 1
 // and Results at the end. Within a batch, values may go to any shard, in pieces of any size and in any order: the
 // counts are those of one call with the whole batch, which is how TensorRT sees it.
 //
-// Memory is 16 KiB for a tensor and shard, and as much again for each of its views, whatever the number of batches.
+// Memory is about 40 KiB for a tensor and shard, whatever the number of batches.
 type Collector struct {
 	method  Method
 	options Options

@@ -99,20 +99,21 @@ INLINE size_t extreme(const float *x, size_t n, struct qg_extremes limit, struct
 	return done;
 }
 
-#define COMPILE(suffix, attribute)                                                                                                    \
-	attribute static size_t count_##suffix(const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below,      \
-		struct qg_extremes limit, uint32_t *counts, struct qg_extremes *most) {                               \
-		switch (nviews) {                                                                                                      \
-		case 1:                                                                                                                \
-			return count(x, n, views, 1, below, limit, counts, most);                                               \
-		case 2:                                                                                                                \
-			return count(x, n, views, 2, below, limit, counts, most);                                               \
-		default:                                                                                                               \
-			return count(x, n, views, 3, below, limit, counts, most);                                               \
-		}                                                                                                                      \
-	}                                                                                                                              \
-	attribute static size_t extreme_##suffix(const float *x, size_t n, struct qg_extremes limit, struct qg_extremes *most) {                 \
-		return extreme(x, n, limit, most);                                                                                     \
+// Each of them is compiled for a set of instructions, and for every number of views by itself, so that the loops over views dissolve.
+#define COMPILE(suffix, attribute)                                                                                                 \
+	attribute static size_t count_##suffix(const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below,  \
+		struct qg_extremes limit, uint32_t *counts, struct qg_extremes *most) {                                            \
+		switch (nviews) {                                                                                                  \
+		case 1:                                                                                                            \
+			return count(x, n, views, 1, below, limit, counts, most);                                                  \
+		case 2:                                                                                                            \
+			return count(x, n, views, 2, below, limit, counts, most);                                                  \
+		default:                                                                                                           \
+			return count(x, n, views, 3, below, limit, counts, most);                                                  \
+		}                                                                                                                  \
+	}                                                                                                                          \
+	attribute static size_t extreme_##suffix(const float *x, size_t n, struct qg_extremes limit, struct qg_extremes *most) {   \
+		return extreme(x, n, limit, most);                                                                                 \
 	}
 
 COMPILE(base, )

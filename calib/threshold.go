@@ -16,8 +16,8 @@ const (
 // divergence wins, the lowest of equals. Bin 0, where the zeros are, counts as much as bin 1. Candidates are skipped whose last
 // bin is empty while something lies beyond, and those of fewer than two non-empty bins. Where none is left the answer is 2048 and +Inf.
 //
-// The divergences come from prefix sums. Those that may be within 1e-9 of the least are then summed again bin by bin, in order, in float64, and those sums
-// decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
+// The divergences come from prefix sums. Those that may be within 1e-9 of the least are then summed again bin by bin, in order, in float64,
+// and those sums decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
 func (h *Histogram) EntropyThreshold() (bin int, amax float32, kl float64) {
 	s := newSearch(h)
 	var fast [Bins + 1]float64
@@ -66,9 +66,8 @@ type search struct {
 	sum     [Bins + 1]uint64
 	filled  [Bins + 1]int     // non-empty bins
 	entropy [Bins + 1]float64 // sum of n*ln(n)
-	total   float64
 
-	logTotal float64
+	total, logTotal float64
 }
 
 func newSearch(h *Histogram) *search {

@@ -39,8 +39,8 @@ type Options struct {
 	Threads int
 	// Outputs names the outputs that Run returns, in order; nil means all of the model's.
 	Outputs []string
-	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration. Without it a BatchNormalization may be folded or a convolution computed in another
-	// layout, which changes results by float32 rounding.
+	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration. Without it a
+	// BatchNormalization may be folded or a convolution computed in another layout, which changes results by float32 rounding.
 	NoFusion bool
 	// Precision asks a Quantizer to lower a model's arithmetic itself; other backends refuse all but the empty one, which
 	// computes as the model states.
