@@ -29,11 +29,12 @@ var finiteLimit = math.Float32bits(infinite) - 1
 // and Results at the end. Within a batch, values may go to any shard, in pieces of any size and in any order: the
 // counts are those of one call with the whole batch, which is how TensorRT sees it.
 //
-// Memory is 16 KiB for a tensor and shard, and 128 KiB a shard, whatever the number of batches.
+// Memory is about 40 KiB for a tensor and shard, whatever the number of batches.
 type Collector struct {
 	method  Method
 	options Options
 	names   []string
+	sources [][]View // beyond the tensors themselves
 
 	mu       sync.Mutex // guards shards
 	shards   []*Shard
@@ -47,8 +48,8 @@ type Collector struct {
 type Shard struct {
 	c       *Collector
 	tensors []counter
-	lanes   *lanes
-	misused bool // Observe before EndFirstMax
+	joints  [][]*joint // by source; nil until it is observed
+	misused bool       // Observe before EndFirstMax
 }
 
 // NewCollector returns a collector for the named tensors. Results follow their order.
@@ -81,9 +82,6 @@ func NewCollector(m Method, tensors []string, o Options) (*Collector, error) {
 // NewShard adds a shard. It may be called at any time outside a batch.
 func (c *Collector) NewShard() *Shard {
 	s := &Shard{c: c, tensors: make([]counter, len(c.total))}
-	if c.method != MinMax {
-		s.lanes = new(lanes)
-	}
 	for i := range s.tensors {
 		s.tensors[i].grid = c.total[i].grid
 	}
@@ -96,17 +94,13 @@ func (c *Collector) NewShard() *Shard {
 // NeedsFirstMax says whether the maximum of the first batch is wanted before the batch is counted: true for entropy until EndFirstMax.
 func (c *Collector) NeedsFirstMax() bool { return c.firstMax }
 
-// ObserveMax sees part of tensor i of the first batch, before the same batch is counted.
+// ObserveMax sees part of source i of the first batch, before the same batch is counted.
 func (s *Shard) ObserveMax(i int, x []float32) {
-	t := &s.tensors[i]
-	for {
-		n, most := largest(x, finiteLimit, t.max)
-		t.max = most
-		if n == len(x) {
-			return
+	observeExtremes(x, s.c.views(i), s.tensors, func(t *counter, v float32) {
+		if b := absBits(v); b <= finiteLimit {
+			t.max = max(t.max, b)
 		}
-		x = x[n+1:]
-	}
+	})
 }
 
 // EndFirstMax ends the first pass over the first batch and fixes every tensor's range. No shard may be busy.
@@ -129,22 +123,33 @@ func (c *Collector) EndFirstMax() error {
 	return nil
 }
 
-// Observe counts part of tensor i of the current batch.
+// Observe counts part of source i, a tensor or what Source declared, of the current batch.
 func (s *Shard) Observe(i int, x []float32) {
 	if s.c.firstMax {
 		s.misused = true
 		return
 	}
-	t := &s.tensors[i]
-	t.seen = t.seen || len(x) > 0
-	for len(x) > 0 {
-		piece := x[:min(len(x), maxPiece)]
-		x = x[len(piece):]
-		if s.lanes == nil {
-			t.observeMax(piece)
-		} else {
-			t.observe(piece, s.lanes)
+	if s.c.method == MinMax {
+		views := s.c.views(i)
+		for k := range views {
+			t := &s.tensors[views[k].Tensor]
+			t.seen = t.seen || len(x) > 0
 		}
+		observeExtremes(x, views, s.tensors, func(t *counter, v float32) {
+			if !t.leaveOut(v) {
+				t.max = max(t.max, absBits(v))
+			}
+		})
+		return
+	}
+	for len(s.joints) <= i {
+		s.joints = append(s.joints, nil)
+	}
+	if s.joints[i] == nil {
+		s.joints[i] = newJoints(s.c.views(i))
+	}
+	for _, j := range s.joints[i] {
+		j.observe(x, s.tensors)
 	}
 }
 
@@ -153,6 +158,11 @@ func (c *Collector) EndBatch() error {
 	for _, s := range c.shards {
 		if s.misused {
 			return fmt.Errorf("%w: Observe before EndFirstMax", ErrOrder)
+		}
+		for _, js := range s.joints {
+			for _, j := range js {
+				j.settle(s.tensors)
+			}
 		}
 	}
 	for i := range c.total {
@@ -255,69 +265,22 @@ func (t *counter) leaveOut(v float32) bool {
 	return false
 }
 
-func (t *counter) observeMax(x []float32) {
-	for {
-		n, most := largest(x, finiteLimit, t.max)
-		t.max = most
-		if n == len(x) {
-			return
-		}
-		t.leaveOut(x[n])
-		x = x[n+1:]
+// observeOne counts one value; the grid grows as far as it must.
+func (t *counter) observeOne(v float32) {
+	if t.leaveOut(v) {
+		return
 	}
-}
-
-// directBelow is the number of values up to which flushing the lanes costs more than they save.
-const directBelow = 8192
-
-func (t *counter) observe(x []float32, l *lanes) {
-	for len(x) > 0 {
-		var n int
-		if len(x) < directBelow {
-			n, t.max = t.countDirect(x)
-		} else {
-			n, t.max = l.count(x, t.scale(), t.limit(), t.max)
-			t.flush(l)
-		}
-		x = x[n:]
-		if len(x) == 0 {
-			return
-		}
-		v := x[0]
-		switch {
-		case t.leaveOut(v):
-			x = x[1:]
-		case t.announced:
+	b := absBits(v)
+	if b > t.limit() {
+		if t.announced {
 			// The engine gave a larger value than when it was asked for the maximum: it stands for the maximum.
 			t.counts[Bins]++
-			x = x[1:]
-		default:
-			t.growTo(t.holding(math.Float32frombits(absBits(v))))
+			return
 		}
+		t.growTo(t.holding(math.Float32frombits(b)))
 	}
-}
-
-// countDirect is lanes.count straight into the totals.
-func (t *counter) countDirect(x []float32) (int, uint32) {
-	scale, limit, most := t.scale(), t.limit(), t.max
-	for i, v := range x {
-		b := absBits(v)
-		if b > limit {
-			return i, most
-		}
-		most = max(most, b)
-		t.counts[min(index(b, scale), Bins)]++
-	}
-	return len(x), most
-}
-
-func (t *counter) flush(l *lanes) {
-	for j := range t.counts {
-		v := &l[j]
-		t.counts[j] += uint64(v[0]) + uint64(v[1]) + uint64(v[2]) + uint64(v[3]) +
-			uint64(v[4]) + uint64(v[5]) + uint64(v[6]) + uint64(v[7])
-		*v = [laneCount]uint32{}
-	}
+	t.max = max(t.max, b)
+	t.counts[index(math.Float32frombits(b), t.scale())]++
 }
 
 // growTo makes the range rng, which is the present one times a power of two: bins merge, index 2048 with them. From an
@@ -326,10 +289,8 @@ func (t *counter) growTo(rng float32) {
 	if rng <= t.rng {
 		return
 	}
-	if t.rng > 0 {
-		_, from := math.Frexp(float64(t.rng))
-		_, to := math.Frexp(float64(rng))
-		t.coarsen(to - from)
+	if k := t.doublings(rng); k > 0 {
+		t.coarsen(k)
 	}
 	t.rng = rng
 }

@@ -295,32 +295,6 @@ func TestCollectorRefuses(t *testing.T) {
 	require.EqualError(t, err, `unknown calibration method "entropi": use one of entropy, entropy-stable, minmax, percentile, mse`)
 }
 
-// The fast kernel against the slow one, over lengths around its unrolling.
-func TestLanesCountAsDirectly(t *testing.T) {
-	r := rand.New(rand.NewPCG(21, 22))
-	l := new(lanes)
-	for n := range 40 {
-		x := make([]float32, n)
-		for i := range x {
-			x[i] = float32(r.NormFloat64())
-		}
-		for _, rng := range []float32{0, 0.5, 4, 100} {
-			var a, b counter
-			a.grid, b.grid = grid{rng: rng, exact: true}, grid{rng: rng, exact: true}
-			var na, nb int
-			na, a.max = l.count(x, a.scale(), a.limit(), 0)
-			a.flush(l)
-			nb, b.max = b.countDirect(x)
-			require.Equal(t, nb, na)
-			require.Equal(t, b, a)
-			nm, most := largest(x, a.limit(), 0)
-			require.Equal(t, na, nm)
-			require.Equal(t, a.max, most)
-		}
-	}
-	require.Equal(t, lanes{}, *l, "flushed")
-}
-
 func BenchmarkObserve(b *testing.B) {
 	kinds := map[string]func(v float32) float32{
 		"normal": func(v float32) float32 { return v },
@@ -328,24 +302,31 @@ func BenchmarkObserve(b *testing.B) {
 		"relu6":  func(v float32) float32 { return min(max(6*v, 0), 6) },
 		"zero":   func(float32) float32 { return 0 },
 	}
+	inf := float32(math.Inf(1))
 	for _, m := range []Method{Entropy, MinMax} {
 		for _, n := range []int{1000, 200_000, 3_000_000} {
-			for _, kind := range []string{"normal", "relu", "relu6", "zero"} {
+			for _, kind := range []string{"normal", "relu", "relu6", "zero", "normal in 3 views"} {
+				views, of := []View{Whole(0)}, kinds[kind]
+				if of == nil { // a convolution with its Relu6 and a Concat
+					views, of = []View{Whole(0), {1, 0, 2}, {2, 0, inf}}, kinds["normal"]
+				}
 				r := rand.New(rand.NewPCG(1, 1))
 				x := make([]float32, n)
 				for i := range x {
-					x[i] = kinds[kind](float32(r.NormFloat64()))
+					x[i] = of(float32(r.NormFloat64()))
 				}
-				c, err := NewCollector(m, []string{"x"}, Options{})
+				c, err := NewCollector(m, []string{"x", "y", "z"}, Options{})
+				require.NoError(b, err)
+				source, err := c.Source(views...)
 				require.NoError(b, err)
 				s := c.NewShard()
 				if c.NeedsFirstMax() {
-					s.ObserveMax(0, x)
+					s.ObserveMax(source, x)
 					require.NoError(b, c.EndFirstMax())
 				}
 				b.Run(fmt.Sprintf("%s/%s/%d", m, kind, n), func(b *testing.B) {
 					for b.Loop() {
-						s.Observe(0, x)
+						s.Observe(source, x)
 					}
 					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/value")
 				})

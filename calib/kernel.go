@@ -2,86 +2,113 @@ package calib
 
 import "math"
 
-// laneCount is the number of sub-histograms: neighbouring values go to different ones, so that a run of equal values
-// (the zeros behind a Relu) does not wait on one memory cell.
-const laneCount = 8
+// The loops that see every activation exist twice: in C, in kernel.c, compiled for several instruction sets, and here, as the definition
+// that tests hold the C to and for builds without cgo.
 
-// lanes are interleaved sub-histograms. Index 2048 takes what is equal to the range; the rest only makes a power of two, which
-// frees the loop of bounds checks.
-type lanes [2 * Bins][laneCount]uint32
-
-// maxPiece is the number of values counted between two flushes, so that no uint32 overflows.
-const maxPiece = 1 << 30
+// Constants that kernel.h repeats.
+const (
+	mostViews = 3   // views that one joint histogram counts
+	block     = 128 // values that are looked at before they are counted: their places stay in the first-level cache
+	zeroCells = 8   // cells of index 0: neighbouring zeros go to different ones, so that a run of them does not wait on one memory cell
+)
 
 const absMask = 0x7fffffff
 
 // absBits returns the bits of |x|: they order as the magnitudes do, infinity above every finite value and NaN above infinity.
 func absBits(x float32) uint32 { return math.Float32bits(x) & absMask }
 
-// count counts x's leading values whose magnitude has bits of at most limit, at index |x|*scale. It returns their number and the
-// larger of most and the largest bits among them; it stops at the first value beyond limit.
-func (l *lanes) count(x []float32, scale float32, limit, most uint32) (int, uint32) {
-	rest := x
-	for ; len(rest) >= laneCount; rest = rest[laneCount:] {
-		v := (*[laneCount]float32)(rest)
-		b0, b1, b2, b3 := absBits(v[0]), absBits(v[1]), absBits(v[2]), absBits(v[3])
-		b4, b5, b6, b7 := absBits(v[4]), absBits(v[5]), absBits(v[6]), absBits(v[7])
-		if b0 > most || b1 > most || b2 > most || b3 > most || b4 > most || b5 > most || b6 > most || b7 > most {
-			m := max(b0, b1, b2, b3, b4, b5, b6, b7)
-			if m > limit {
-				break
-			}
-			most = m
-		}
-		l[index(b0, scale)][0]++
-		l[index(b1, scale)][1]++
-		l[index(b2, scale)][2]++
-		l[index(b3, scale)][3]++
-		l[index(b4, scale)][4]++
-		l[index(b5, scale)][5]++
-		l[index(b6, scale)][6]++
-		l[index(b7, scale)][7]++
-	}
-	n := len(x) - len(rest)
-	for i, v := range rest {
-		b := absBits(v)
-		if b > limit {
-			return n + i, most
-		}
-		most = max(most, b)
-		l[index(b, scale)][i%laneCount]++
-	}
-	return len(x), most
+// extremes are the bits of the largest magnitudes among the positive and among the negative values; 0 where there are none.
+type extremes struct {
+	positive, negative uint32
 }
 
-// index is the bin of the magnitude with bits b, in float32 throughout as TensorRT computes it. The mask never changes it.
-func index(b uint32, scale float32) uint {
-	return uint(int32(math.Float32frombits(b)*scale)) & (2*Bins - 1)
+// sight widens e by x.
+func (e *extremes) sight(x []float32) {
+	for _, v := range x {
+		if b := math.Float32bits(v); b <= absMask {
+			e.positive = max(e.positive, b)
+		} else {
+			e.negative = max(e.negative, b&absMask)
+		}
+	}
 }
 
-// largest returns the number of x's leading values whose magnitude has bits of at most limit, and the larger of most and the largest
-// bits among them; it stops at the first value beyond limit.
-func largest(x []float32, limit, most uint32) (int, uint32) {
-	rest := x
-	for ; len(rest) >= 8; rest = rest[8:] {
-		v := (*[8]float32)(rest)
-		b0, b1, b2, b3 := absBits(v[0]), absBits(v[1]), absBits(v[2]), absBits(v[3])
-		b4, b5, b6, b7 := absBits(v[4]), absBits(v[5]), absBits(v[6]), absBits(v[7])
-		if b0 > most || b1 > most || b2 > most || b3 > most || b4 > most || b5 > most || b6 > most || b7 > most {
-			m := max(b0, b1, b2, b3, b4, b5, b6, b7)
-			if m > limit {
-				break
-			}
-			most = m
+// within says whether nothing is beyond limit.
+func (e extremes) within(limit extremes) bool {
+	return e.positive <= limit.positive && e.negative <= limit.negative
+}
+
+// viewParams place a view's values on its grid. low is at most 0, high at least 0.
+type viewParams struct {
+	scale, low, high float32
+}
+
+// index is the bin of a magnitude, in float32 throughout as TensorRT computes it. A value equal to the range has index 2048.
+func index(magnitude, scale float32) int {
+	if f := magnitude * scale; f < Bins {
+		return int(f)
+	}
+	return Bins
+}
+
+// bound is the largest magnitude that the view shows of values with x's sign.
+func (p *viewParams) bound(negative bool) float32 {
+	if negative {
+		return -p.low
+	}
+	return p.high
+}
+
+// cell is a value's place in a joint histogram, number i of its block: the sum of its indices in all views. Each index only grows with
+// the magnitude, so the sum tells every one of them. Negative values lie below.
+func cell(v float32, i int, views []viewParams, below int) int {
+	negative, magnitude := math.Float32bits(v) > absMask, math.Float32frombits(absBits(v))
+	at := 0
+	for k := range views {
+		m := views[k].bound(negative)
+		if magnitude < m {
+			m = magnitude
+		}
+		at += index(m, views[k].scale)
+	}
+	if at > 0 {
+		at += zeroCells - 1
+	} else {
+		at = i % zeroCells
+	}
+	if negative {
+		at += below
+	}
+	return at
+}
+
+// plainCount counts x's values in their cells and widens most by them. It stops before the first block of values that holds one beyond
+// limit, and returns the number counted.
+func plainCount(x []float32, views []viewParams, below int, limit extremes, counts []uint32, most *extremes) int {
+	for n := 0; n < len(x); n += block {
+		now := *most
+		piece := x[n:min(n+block, len(x))]
+		now.sight(piece)
+		if !now.within(limit) {
+			return n
+		}
+		*most = now
+		for i, v := range piece {
+			counts[cell(v, i, views, below)]++
 		}
 	}
-	n := len(x) - len(rest)
-	for i, v := range rest {
-		b := absBits(v)
-		if b > limit {
-			return n + i, most
+	return len(x)
+}
+
+// plainExtreme widens most by x's values. It stops before the first block that holds one beyond limit, and returns the number seen.
+func plainExtreme(x []float32, limit extremes, most *extremes) int {
+	for n := 0; n < len(x); n += block {
+		now := *most
+		now.sight(x[n:min(n+block, len(x))])
+		if !now.within(limit) {
+			return n
 		}
-		most = max(most, b)
+		*most = now
 	}
-	return len(x), most
+	return len(x)
 }

@@ -16,15 +16,24 @@ const (
 // divergence wins, the lowest of equals. Bin 0, where the zeros are, counts as much as bin 1. Candidates are skipped whose last
 // bin is empty while something lies beyond, and those of fewer than two non-empty bins. Where none is left the answer is 2048 and +Inf.
 //
-// The divergences come from prefix sums. Those within 1e-9 of the least are then summed again bin by bin, in order, in float64, and those sums
-// decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
+// The divergences come from prefix sums. Those that may be within 1e-9 of the least are then summed again bin by bin, in order, in float64,
+// and those sums decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
 func (h *Histogram) EntropyThreshold() (bin int, amax float32, kl float64) {
 	s := newSearch(h)
 	var fast [Bins + 1]float64
 	least := math.Inf(1)
-	for i := minKept; i <= Bins; i++ {
-		fast[i] = s.fast(i)
+	try := func(i int) {
+		fast[i] = s.fast(i, least)
 		least = min(least, fast[i])
+	}
+	// Every 32nd first: their least spares most of the rest from being summed to the end.
+	for i := minKept; i <= Bins; i += 32 {
+		try(i)
+	}
+	for i := minKept; i <= Bins; i++ {
+		if (i-minKept)%32 != 0 {
+			try(i)
+		}
 	}
 	bin, kl = Bins, math.Inf(1)
 	for i := minKept; i <= Bins; i++ {
@@ -57,7 +66,8 @@ type search struct {
 	sum     [Bins + 1]uint64
 	filled  [Bins + 1]int     // non-empty bins
 	entropy [Bins + 1]float64 // sum of n*ln(n)
-	total   float64
+
+	total, logTotal float64
 }
 
 func newSearch(h *Histogram) *search {
@@ -73,6 +83,7 @@ func newSearch(h *Histogram) *search {
 		}
 	}
 	s.total = float64(s.sum[Bins])
+	s.logTotal = logCount(s.total)
 	return s
 }
 
@@ -84,30 +95,44 @@ func (s *search) skipped(i int) bool {
 // edge is the first bin of level l when i bins are kept: the least j with floor(j*128/i) = l.
 func edge(l, i int) int { return (l*i + levels - 1) / levels }
 
-// fast returns the divergence of keeping i bins. With T the total, O what lies beyond, S and C sum and number of a level's non-empty bins:
+// fast returns the divergence of keeping i bins, or +Inf as soon as it must exceed least by more than the margin. With T the total, I what
+// lies inside and O beyond, S and C sum and number of a level's non-empty bins, L the last level:
 //
-//	T*KL = sum n*ln(n) + (n_last+O)*ln(n_last+O) - T*ln(T) + T*ln(T-O) - sum S*ln(S/C) - O*ln(S_last/C_last)
-func (s *search) fast(i int) float64 {
+//	T*KL = sum over levels of (sum of n*ln(n) - S*ln(S/C)) - O*ln(S_L/C_L) + T*ln(I/T),   O counted with the last bin's n
+//
+// Each level but the last adds 0 or more, and the rest is at least what is left when every level is taken as one bin:
+//
+//	(S_L+O)*ln((S_L+O)/S_L) + T*ln(I/T)
+func (s *search) fast(i int, least float64) float64 {
 	if s.skipped(i) {
 		return math.Inf(1)
 	}
 	inside := float64(s.sum[i])
 	beyond := float64(s.sum[Bins] - s.sum[i])
-	var spread, last float64
-	from := 0
-	for l := range levels {
+	from := edge(levels-1, i)
+	last := float64(s.sum[i] - s.sum[from])
+	scaled := s.total * (logCount(inside) - s.logTotal)
+	spent := scaled
+	if beyond > 0 { // the last bin is not empty
+		spent += (last + beyond) * (logCount(last+beyond) - logCount(last))
+	}
+	budget := (least+2*tieMargin)*s.total - spent
+	var kl float64
+	from = 0
+	for l := range levels - 1 {
 		to := edge(l+1, i)
 		if n := float64(s.sum[to] - s.sum[from]); n > 0 {
-			last = math.Log(n) - logOf[s.filled[to]-s.filled[from]]
-			spread += n * last
+			kl += s.entropy[to] - s.entropy[from] - n*(logCount(n)-logOf[s.filled[to]-s.filled[from]])
+		}
+		if kl > budget {
+			return math.Inf(1)
 		}
 		from = to
 	}
-	kl := s.entropy[i-1] + xlogx(float64(s.counts[i-1])+beyond) - xlogx(s.total) + s.total*math.Log(inside) - spread
-	if beyond > 0 {
-		kl -= beyond * last // the last bin is not empty, so last belongs to its level
+	if last > 0 {
+		kl += s.entropy[i-1] - s.entropy[from] + xlogx(float64(s.counts[i-1])+beyond) - (last+beyond)*(logCount(last)-logOf[s.filled[i]-s.filled[from]])
 	}
-	return kl / s.total
+	return (kl + scaled) / s.total
 }
 
 // plain returns the divergence of keeping i bins, summed bin by bin.
@@ -140,6 +165,23 @@ func (s *search) plain(i int) float64 {
 var logOf = func() (t [Bins/levels + 1]float64) {
 	for n := range t {
 		t[n] = math.Log(float64(n))
+	}
+	return t
+}()
+
+// logCount is the natural logarithm of a number of 1 or more, to 1e-13: c is the middle of one of 256 parts of 1..2, where the number
+// lies but for a power of two, and the rest is a series in r = number/c - 1, which is at most 2^-9.
+func logCount(n float64) float64 {
+	b := math.Float64bits(n)
+	c := &logParts[b>>44&0xff]
+	r := math.Float64frombits(b&(1<<52-1)|1023<<52)*c.inverse - 1
+	return float64(int(b>>52)-1023)*math.Ln2 + c.log + r*(1-r*(1./2-r*(1./3-r*(1./4))))
+}
+
+var logParts = func() (t [256]struct{ inverse, log float64 }) {
+	for i := range t {
+		c := 1 + (float64(i)+0.5)/256
+		t[i].inverse, t[i].log = 1/c, math.Log(c)
 	}
 	return t
 }()

@@ -129,12 +129,18 @@ func TestPrefixSumsAreWithinTheTieMargin(t *testing.T) {
 	for kind := range 8 {
 		s := newSearch(randomHistogram(r, kind))
 		for i := minKept; i <= Bins; i++ {
-			fast, plain := s.fast(i), s.plain(i)
+			fast, plain := s.fast(i, math.Inf(1)), s.plain(i)
 			if math.IsInf(plain, 1) {
 				require.True(t, math.IsInf(fast, 1))
 				continue
 			}
 			require.InDelta(t, plain, fast, tieMargin/100, "kind %d, %d bins", kind, i)
+			for _, least := range []float64{0, plain / 2, plain - 3*tieMargin, plain - tieMargin/2, plain, 2 * plain} {
+				if cut := s.fast(i, least); cut != fast {
+					require.True(t, math.IsInf(cut, 1))
+					require.Greater(t, plain, least+tieMargin, "given up on too early: kind %d, %d bins", kind, i)
+				}
+			}
 		}
 	}
 }
@@ -221,6 +227,15 @@ func TestBinOf(t *testing.T) {
 	}
 	_, ok := (&Histogram{}).BinOf(1)
 	require.False(t, ok)
+}
+
+func TestLogCount(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	for range 100_000 {
+		n := math.Floor(math.Exp(r.Float64() * 36))
+		require.InDelta(t, math.Log(n), logCount(n), 1e-13, "%v", n)
+	}
+	require.InDelta(t, 0, logCount(1), 1e-13)
 }
 
 func BenchmarkEntropyThreshold(b *testing.B) {

@@ -43,9 +43,8 @@ type Options struct {
 	Batch int
 	// Outputs names the outputs that Run returns, in order; nil means all of the model's.
 	Outputs []string
-	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration, where all activations
-	// are outputs and fusion would gain nothing. Without it a BatchNormalization may be folded or a convolution computed in another
-	// layout, which changes results by float32 rounding.
+	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration. Without it a
+	// BatchNormalization may be folded or a convolution computed in another layout, which changes results by float32 rounding.
 	NoFusion bool
 	// Precision asks a Quantizer to lower a model's arithmetic itself; other backends refuse all but the empty one, which
 	// computes as the model states.
@@ -133,5 +132,20 @@ type Session interface {
 	// A cancelled context returns its error, before the batch starts or after it ends.
 	Run(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error
 	// Close frees the session; a second call does nothing.
+	Close() error
+}
+
+// Binder is a Session that can run into memory of the engine's own, which spares copies and the binding of outputs at every call.
+type Binder interface {
+	Session
+	// Bind returns a Binding for one goroutine. It must be closed before the session.
+	Bind() Binding
+}
+
+// Binding runs a session over and over into the same memory.
+type Binding interface {
+	// Run is Session.Run; the outputs are valid until the next call, and may not be changed.
+	Run(ctx context.Context, in *tensor.Tensor) ([]*tensor.Tensor, error)
+	// Close frees the memory; a second call does nothing.
 	Close() error
 }

@@ -12,7 +12,7 @@ import (
 type Entry struct {
 	// Name is the entry's name in a TensorRT calibration cache.
 	Name string
-	// Tensor is what Tap is asked for, "" for a constant. A second entry of one tensor, such as that of a Softmax which is an
+	// Tensor is the tensor's name in the model or what Tap knows it by, "" for a constant. A second entry of one tensor, such as that of a Softmax which is an
 	// output, takes the first one's range.
 	Tensor string
 	// SharesScaleOf names the earlier entry whose range this one takes bit for bit, "" where it has its own.
@@ -29,9 +29,10 @@ type Entry struct {
 // CalibrationPlan lists what calibration observes, in the order of a TensorRT calibration cache.
 type CalibrationPlan struct {
 	Entries []Entry
+	parts   map[string][]part // tensor -> where else its values are; none for a tensor to tap
 }
 
-// Observed lists the tensors to tap, each once and in order: those of entries that are no constant and take no other's range.
+// Observed lists the tensors with a range of their own, each once and in order: those of entries that are no constant and take no other's.
 func (p *CalibrationPlan) Observed() []string {
 	var tensors []string
 	for _, e := range p.Entries {
@@ -78,6 +79,8 @@ type planner struct {
 	entries   []Entry
 	constants map[string]string // initialiser -> the entry of its Constant layer
 	observed  map[string]string // tensor -> its first entry
+	own       map[string]bool   // tensors with a range of their own
+	parts     map[string][]part
 }
 
 // observe adds an entry of a tensor. Where the tensor has one already, or share does, the new one takes that one's range.
@@ -86,6 +89,7 @@ func (p *planner) observe(name, tensor, share string) {
 	if e.SharesScaleOf == "" {
 		p.observed[tensor] = name
 		e.SharesScaleOf = p.observed[share]
+		p.own[tensor] = e.SharesScaleOf == ""
 	}
 	p.entries = append(p.entries, e)
 }
@@ -107,7 +111,7 @@ func Plan(m *Model) (*CalibrationPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{graph: x, constants: map[string]string{}, observed: map[string]string{}}
+	p := &planner{graph: x, constants: map[string]string{}, observed: map[string]string{}, own: map[string]bool{}, parts: map[string][]part{}}
 	for _, port := range m.Inputs() {
 		if x.isFloat(port.Name) {
 			p.observe(port.Name, port.Name, "")
@@ -122,7 +126,7 @@ func Plan(m *Model) (*CalibrationPlan, error) {
 			return nil, fmt.Errorf("calibration plan of model %s: node %s: %w", m.name, nodeName(n, i), err)
 		}
 	}
-	return &CalibrationPlan{Entries: p.entries}, nil
+	return &CalibrationPlan{Entries: p.entries, parts: p.parts}, nil
 }
 
 func (p *planner) node(n *pb.NodeProto) error {
@@ -163,6 +167,11 @@ func (p *planner) node(n *pb.NodeProto) error {
 			share = n.Input[0]
 		}
 		p.observe(out, out, share)
+		if p.own[out] && out == n.Output[0] {
+			if parts := p.partsOf(n); parts != nil {
+				p.parts[out] = parts
+			}
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -46,7 +47,11 @@ func (c *Calibration) amax() map[string]float32 {
 // an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
 func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
 	timing := r.begin(stageCalibrate)
-	observed := plan.Observed()
+	sources := plan.Sources()
+	observed := make([]string, len(sources))
+	for i, s := range sources {
+		observed[i] = s.Tensor
+	}
 	tapped, err := onnx.Tap(m.model, observed)
 	if err != nil {
 		return nil, err
@@ -65,15 +70,15 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	}
 	defer session.Close()
 
-	collector, tensors, constants, err := newCollector(r.job.Method, plan)
+	collector, indices, constants, err := newCollector(r.job.Method, plan, sources)
 	if err != nil {
 		return nil, err
 	}
 	taps := make([]*tap, r.job.Workers)
 	ran, counted := timing.engine(FP32, session), timing.part(partHistogram)
 	for i := range taps {
-		taps[i] = newTap(session, collector.NewShard(), tensors)
-		taps[i].ran, taps[i].counted = ran, counted
+		taps[i] = &tap{Binding: bind(session), shard: collector.NewShard(), sources: indices, ran: ran, counted: counted}
+		defer taps[i].Close()
 	}
 
 	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))
@@ -143,23 +148,36 @@ type constant struct {
 	values []float32
 }
 
-// newCollector makes a collector for every entry that has a range of its own. tensors are the collector's indices of the tapped
-// tensors, in the tapped model's output order.
-func newCollector(method calib.Method, plan *onnx.CalibrationPlan) (c *calib.Collector, tensors []int, constants []constant, err error) {
+// newCollector makes a collector for every entry that has a range of its own. indices are the collector's of the sources, which are the
+// tapped model's outputs.
+func newCollector(method calib.Method, plan *onnx.CalibrationPlan, sources []onnx.Source) (c *calib.Collector, indices []int, constants []constant, err error) {
 	var names []string
+	index := map[string]int{}
 	for _, e := range plan.Entries {
-		switch {
-		case e.SharesScaleOf != "":
+		if e.SharesScaleOf != "" {
 			continue
-		case e.Const:
-			constants = append(constants, constant{tensor: len(names), values: e.Values})
-		default:
-			tensors = append(tensors, len(names))
 		}
+		if e.Const {
+			constants = append(constants, constant{tensor: len(names), values: e.Values})
+		}
+		index[e.Name] = len(names)
 		names = append(names, e.Name)
 	}
-	c, err = calib.NewCollector(method, names, calib.Options{})
-	return c, tensors, constants, err
+	if c, err = calib.NewCollector(method, names, calib.Options{}); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, s := range sources {
+		views := make([]calib.View, len(s.Views))
+		for k, v := range s.Views {
+			views[k] = calib.View{Tensor: index[v.Entry], Low: v.Low, High: v.High}
+		}
+		i, err := c.Source(views...)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		indices = append(indices, i)
+	}
+	return c, indices, constants, nil
 }
 
 // table orders the results as plan's entries.
@@ -182,39 +200,54 @@ func table(plan *onnx.CalibrationPlan, results []calib.Result) calib.Table {
 	return out
 }
 
-// tap is one worker's way from an image to its shard; the buffers are its own and reused.
+// tap is one worker's way from an image to its shard.
 type tap struct {
-	session engine.Session
+	engine.Binding
 	shard   *calib.Shard
-	tensors []int
-	out     []*tensor.Tensor
+	sources []int
 
 	ran, counted *meter.Meter // what the engine and the histograms took
 }
 
-func newTap(s engine.Session, shard *calib.Shard, tensors []int) *tap {
-	t := &tap{session: s, shard: shard, tensors: tensors}
-	for range s.Outputs() {
-		t.out = append(t.out, &tensor.Tensor{})
-	}
-	return t
-}
-
-// run feeds images x[from:to] and gives each observed tensor to observe.
+// run feeds images x[from:to] and gives the values of each source to observe, the latest computed first: they may still be in a cache.
 func (t *tap) run(ctx context.Context, x *tensor.Tensor, from, to int, observe func(i int, x []float32)) error {
 	span := t.ran.Begin()
-	err := t.session.Run(ctx, rows(x, from, to), t.out)
+	out, err := t.Run(ctx, rows(x, from, to))
 	span.End(to - from)
 	if err != nil {
 		return err
 	}
 	span = t.counted.Begin()
-	for i, out := range t.out {
-		observe(t.tensors[i], out.Data)
+	for i, o := range slices.Backward(out) {
+		observe(t.sources[i], o.Data)
 	}
 	span.End(to - from)
 	return nil
 }
+
+// bind returns what runs the session into reused memory, the engine's own where it offers that.
+func bind(s engine.Session) engine.Binding {
+	if b, ok := s.(engine.Binder); ok {
+		return b.Bind()
+	}
+	p := &plainBinding{session: s}
+	for range s.Outputs() {
+		p.out = append(p.out, &tensor.Tensor{})
+	}
+	return p
+}
+
+// plainBinding is a Binding of any session.
+type plainBinding struct {
+	session engine.Session
+	out     []*tensor.Tensor
+}
+
+func (p *plainBinding) Run(ctx context.Context, in *tensor.Tensor) ([]*tensor.Tensor, error) {
+	return p.out, p.session.Run(ctx, in, p.out)
+}
+
+func (p *plainBinding) Close() error { return nil }
 
 // rows is the view of images from..to-1 of a batch.
 func rows(x *tensor.Tensor, from, to int) *tensor.Tensor {

@@ -142,6 +142,32 @@ func Test(t *testing.T, b engine.Backend) {
 		}
 	})
 
+	t.Run("bound outputs", func(t *testing.T) {
+		s := open(t, Linear, engine.Options{})
+		binder, ok := s.(engine.Binder)
+		if !ok {
+			t.Skip("this engine has no memory of its own to run into")
+		}
+		bound := binder.Bind()
+		defer bound.Close()
+		for i, n := range []int{3, 3, 5, 1, 3} {
+			x := batch(n, i)
+			out, err := bound.Run(ctx, x)
+			require.NoError(t, err)
+			require.Len(t, out, 2)
+			require.Equal(t, tensor.Shape{int64(n), 4}, out[0].Shape)
+			require.Equal(t, expect(x, 4, Scaled), out[0].Data)
+			require.Equal(t, expect(x, 3, Logits), out[1].Data)
+		}
+		_, err := bound.Run(ctx, tensor.New(3, 1, 2, 3))
+		require.ErrorIs(t, err, engine.ErrShape)
+		require.NoError(t, bound.Close())
+		require.NoError(t, bound.Close())
+		require.NoError(t, s.Close())
+		_, err = bound.Run(ctx, batch(3, 0))
+		require.ErrorIs(t, err, engine.ErrClosed)
+	})
+
 	t.Run("a model from a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "file.onnx")
 		require.NoError(t, os.WriteFile(path, Model(t, Linear).Data, 0o600))

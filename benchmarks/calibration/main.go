@@ -1,0 +1,166 @@
+// Command calibration measures what calibration costs beside the model's own forward pass, in CPU time, both sides in one go: the bare
+// FP32 pass, the tapped pass whose outputs go to reused buffers and are not counted, and the calibration of quantgate calibrate, from
+// prepared tensors and from JPEG files. It also measures the threshold search, and the peak memory at several numbers of images.
+//
+//	go run ./benchmarks/calibration -shared ../shared -pairs 5
+//
+// Every figure is a line of text and a line of JSON on stdout, a ratio being the median over the pairs.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/quantgate/quantgate/ort"
+)
+
+// network is a model of the shared material with the bars it is held to.
+type network struct {
+	name, preset string
+	bare         float64 // calibration / bare FP32 pass
+}
+
+var networks = []network{
+	{"squeezenet1.1", "imagenet", 3.5},
+	{"mobilenet_v2_1.0", "tf", 3.5},
+	{"mobilenet_v3_small", "tf", 4.5},
+}
+
+const (
+	tapsBar   = 1.7  // calibration / tapped pass that is not counted
+	searchBar = 1    // seconds for all tensors on one core
+	memoryBar = 1.05 // peak memory at most images / at fewest
+	batchSize = 25
+)
+
+// figure is one measured number.
+type figure struct {
+	Benchmark string    `json:"benchmark"`
+	Model     string    `json:"model"`
+	Figure    string    `json:"figure"`
+	Unit      string    `json:"unit"`
+	Value     float64   `json:"value"`
+	Bar       float64   `json:"bar,omitempty"` // the most that is allowed
+	Pairs     []float64 `json:"pairs,omitempty"`
+}
+
+func (f figure) print() {
+	f.Benchmark = "calibration"
+	bar := ""
+	if f.Bar > 0 {
+		bar = fmt.Sprintf("  (at most %g)", f.Bar)
+	}
+	fmt.Printf("%-20s %-52s %9.3f %s%s\n", f.Model, f.Figure, f.Value, f.Unit, bar)
+	line, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // finite numbers and strings
+	}
+	fmt.Println(string(line))
+}
+
+func main() {
+	var b bench
+	flag.StringVar(&b.shared, "shared", "../shared", "folder with imagenet/")
+	flag.IntVar(&b.pairs, "pairs", 5, "interleaved measurements of each side")
+	flag.IntVar(&b.images, "images", 500, "images a measurement, a multiple of 25")
+	models := flag.String("models", "", "comma-separated models; all by default")
+	flag.BoolVar(&b.memory, "memory", true, "measure peak memory at 500 and 5,000 images too")
+	peak := flag.String("peak", "", "calibrate this model once over -images files and print the process's peak memory in KiB: what -memory runs")
+	flag.Parse()
+	if b.images < batchSize || b.images%batchSize != 0 || b.pairs < 1 {
+		fmt.Fprintf(os.Stderr, "calibration: %d images and %d pairs: give a multiple of %d, and at least one pair\n", b.images, b.pairs, batchSize)
+		os.Exit(1)
+	}
+	ctx := context.Background()
+	err := func() error {
+		if _, err := os.Stat(filepath.Join(b.shared, "imagenet", "val1300.txt")); errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(os.Stderr, "calibration: SKIPPED, this measures nothing: %v\n", err)
+			return nil
+		}
+		var err error
+		if b.backend, err = ort.New(ort.Options{}); err != nil {
+			return err
+		}
+		if *peak != "" {
+			i := slices.IndexFunc(networks, func(n network) bool { return n.name == *peak })
+			if i < 0 {
+				return fmt.Errorf("-peak %s: no such model", *peak)
+			}
+			return b.printPeak(ctx, networks[i])
+		}
+		for _, n := range networks {
+			if *models == "" || slices.Contains(strings.Split(*models, ","), n.name) {
+				if err := b.measure(ctx, n); err != nil {
+					return fmt.Errorf("%s: %w", n.name, err)
+				}
+			}
+		}
+		return nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "calibration:", err)
+		os.Exit(1)
+	}
+}
+
+// ratios divides two lists of measurements pair by pair.
+func ratios(over, under []float64) []float64 {
+	out := make([]float64, len(over))
+	for i := range out {
+		out[i] = over[i] / under[i]
+	}
+	return out
+}
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// linked makes a folder of n images, those of a list over and over under new names, and a list of them.
+func linked(dir, images, list string, n int) (labels string, err error) {
+	lines, err := readLines(list)
+	if err != nil {
+		return "", err
+	}
+	images, err = filepath.Abs(images)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for i := range n {
+		file, class, _ := strings.Cut(lines[i%len(lines)], " ")
+		name := fmt.Sprintf("%06d%s", i, filepath.Ext(file))
+		if err := os.Symlink(filepath.Join(images, file), filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+		fmt.Fprintln(&out, name, class)
+	}
+	labels = filepath.Join(dir, "labels.txt")
+	return labels, os.WriteFile(labels, []byte(out.String()), 0o600)
+}
+
+func readLines(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var lines []string
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		lines = append(lines, sc.Text())
+	}
+	return lines, nil
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quantgate/quantgate/calib"
+	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/onnx"
+	"github.com/quantgate/quantgate/ort"
+	"github.com/quantgate/quantgate/pipeline"
+	"github.com/quantgate/quantgate/tensor"
+)
+
+// bench is what the measurements share.
+type bench struct {
+	shared        string
+	pairs, images int
+	memory        bool
+	backend       *ort.Backend
+}
+
+// cpuSeconds is the CPU time of the process so far, user and system.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // cannot fail with these arguments
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// measure prints all figures of one model.
+func (b *bench) measure(ctx context.Context, n network) error {
+	dir, err := os.MkdirTemp("", "quantgate-calibration-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	files, err := b.files(ctx, filepath.Join(dir, "jpeg"))
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	stored, inputs, err := b.prepare(ctx, n, files, filepath.Join(dir, "tensors"))
+	if err != nil {
+		return err
+	}
+	defer stored.Close()
+	passes, closePasses, err := b.passes(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer closePasses()
+
+	var times [4][]float64
+	var results []calib.Result
+	for pair := range b.pairs + 1 {
+		row := [4]float64{}
+		for i, s := range passes {
+			if row[i], err = forward(ctx, s, inputs); err != nil {
+				return err
+			}
+		}
+		for i, d := range []*dataset.Dataset{stored, files} {
+			if row[2+i], results, err = b.calibrate(ctx, n, d, filepath.Join(dir, fmt.Sprint("out", pair, i))); err != nil {
+				return err
+			}
+		}
+		if pair == 0 {
+			continue // warms up
+		}
+		for i, t := range row {
+			times[i] = append(times[i], t)
+		}
+	}
+	bare, taps, prepared, jpeg := times[0], times[1], times[2], times[3]
+	for _, f := range []figure{
+		{Figure: "bare FP32 pass", Unit: "CPU s", Pairs: bare},
+		{Figure: "tapped pass, not counted", Unit: "CPU s", Pairs: taps},
+		{Figure: "calibration of prepared tensors", Unit: "CPU s", Pairs: prepared},
+		{Figure: "calibration of JPEG files", Unit: "CPU s", Pairs: jpeg},
+		{Figure: "tapped pass / bare pass", Unit: "x", Pairs: ratios(taps, bare)},
+		{Figure: "calibration / tapped pass", Unit: "x", Pairs: ratios(prepared, taps), Bar: tapsBar},
+		{Figure: "calibration / bare pass", Unit: "x", Pairs: ratios(prepared, bare), Bar: n.bare},
+		{Figure: "calibration with decoding / bare pass", Unit: "x", Pairs: ratios(jpeg, bare)},
+	} {
+		f.Model, f.Value = n.name, median(f.Pairs)
+		f.print()
+	}
+	b.search(n, results)
+	if b.memory {
+		return b.peaks(ctx, n)
+	}
+	return nil
+}
+
+// files opens a folder of the images to calibrate on and one batch more, which a job must leave to score.
+func (b *bench) files(ctx context.Context, dir string) (*dataset.Dataset, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
+	}
+	root := filepath.Join(b.shared, "imagenet")
+	labels, err := linked(dir, filepath.Join(root, "val1300"), filepath.Join(root, "val1300.txt"), b.images+batchSize)
+	if err != nil {
+		return nil, err
+	}
+	return dataset.Open(ctx, dataset.Options{Images: dir, Labels: labels})
+}
+
+// preprocess is the model's, cropped as TensorRT's reference was.
+func (n network) preprocess(channels, h, _ int) (dataset.Preprocess, error) {
+	p, err := dataset.Preset(n.preset, channels)
+	p.InputSize, p.Channels, p.CropOffset = h, channels, &[2]int{1, 1}
+	return p, err
+}
+
+// prepare writes the images of d as batch files of tensors, opens those, and returns the tensors too, one an image.
+func (b *bench) prepare(ctx context.Context, n network, d *dataset.Dataset, dir string) (*dataset.Dataset, []*tensor.Tensor, error) {
+	p, err := n.preprocess(3, 224, 224)
+	if err != nil {
+		return nil, nil, err
+	}
+	ids := make([]int, len(d.Items()))
+	for i := range ids {
+		ids[i] = i
+	}
+	loader := d.Load(ctx, ids, dataset.LoadOptions{Preprocess: p, BatchSize: batchSize})
+	defer loader.Close()
+	var inputs []*tensor.Tensor
+	_, err = dataset.WriteBatches(dir, func(yield func(*dataset.Batch, error) bool) {
+		for {
+			batch, err := loader.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err == nil {
+				for i := range batch.Items {
+					x := tensor.New(append(tensor.Shape{1}, batch.X.Shape[1:]...)...)
+					copy(x.Data, batch.X.Row(i))
+					inputs = append(inputs, x)
+				}
+			}
+			if !yield(batch, err) || err != nil {
+				return
+			}
+			batch.Release()
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	stored, err := dataset.Open(ctx, dataset.Options{Images: dir, Format: dataset.Batches})
+	return stored, inputs[:b.images], err
+}
+
+// passes opens the model as it is and as calibration taps it.
+func (b *bench) passes(ctx context.Context, n network) (sessions []engine.Session, closeAll func(), err error) {
+	closeAll = func() {
+		for _, s := range sessions {
+			_ = s.Close()
+		}
+	}
+	path := filepath.Join(b.shared, "imagenet", "models", n.name+".onnx")
+	bare, err := b.backend.Open(ctx, engine.Model{Path: path}, engine.Options{Threads: 1})
+	if err != nil {
+		return nil, closeAll, err
+	}
+	sessions = append(sessions, bare)
+	m, err := onnx.Load(path)
+	if err != nil {
+		return sessions, closeAll, err
+	}
+	plan, err := onnx.Plan(m)
+	if err != nil {
+		return sessions, closeAll, err
+	}
+	var tensors []string
+	for _, s := range plan.Sources() {
+		tensors = append(tensors, s.Tensor)
+	}
+	tapped, err := onnx.Tap(m, tensors)
+	if err != nil {
+		return sessions, closeAll, err
+	}
+	data, err := tapped.Bytes()
+	if err != nil {
+		return sessions, closeAll, err
+	}
+	taps, err := b.backend.Open(ctx, engine.Model{Name: n.name, Data: data}, engine.Options{Threads: 1, NoFusion: true})
+	if err != nil {
+		return sessions, closeAll, err
+	}
+	return append(sessions, taps), closeAll, nil
+}
+
+// forward runs a session over the images, one at a time on every core into outputs that are reused, and returns the CPU time.
+func forward(ctx context.Context, s engine.Session, inputs []*tensor.Tensor) (float64, error) {
+	began := cpuSeconds()
+	workers := runtime.GOMAXPROCS(0)
+	g, ctx := errgroup.WithContext(ctx)
+	for w := range workers {
+		g.Go(func() error {
+			bound := s.(engine.Binder).Bind() //nolint:errcheck // ort's sessions are
+			defer bound.Close()
+			for i := w; i < len(inputs); i += workers {
+				if _, err := bound.Run(ctx, inputs[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return cpuSeconds() - began, err
+}
+
+// calibrate runs quantgate's calibration of a data set and returns the CPU time of its stage: every image, both passes over the first
+// batch, and the threshold search.
+func (b *bench) calibrate(ctx context.Context, n network, d *dataset.Dataset, out string) (float64, []calib.Result, error) {
+	clock := &stageClock{}
+	res, err := pipeline.Calibrate(ctx, pipeline.Env{Backend: b.backend, Report: clock}, pipeline.Job{
+		Tool: "quantgate benchmark", Data: d, BatchSize: batchSize, CalibBatches: b.images / batchSize,
+		Method: calib.Entropy, Precisions: []string{pipeline.FP32, pipeline.INT8}, Out: out, CacheVersion: "8.6.1",
+		Models: []pipeline.Model{{Path: filepath.Join(b.shared, "imagenet", "models", n.name+".onnx"), Preprocess: n.preprocess}},
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	return clock.spent, res.Models[0].Calibration.Results, nil
+}
+
+// stageClock measures the CPU time of the one stage that Calibrate reports.
+type stageClock struct {
+	began, spent float64
+}
+
+func (c *stageClock) Stage(string, string, int, int) pipeline.Progress {
+	c.began = cpuSeconds()
+	return c
+}
+func (c *stageClock) Add(int)              {}
+func (c *stageClock) Done()                { c.spent += cpuSeconds() - c.began }
+func (c *stageClock) Warnf(string, ...any) {}
+func (c *stageClock) Infof(string, ...any) {}
+func (c *stageClock) Debugf(string, ...any) {
+}
+
+// search times the threshold search of all tensors on one core.
+func (b *bench) search(n network, results []calib.Result) {
+	f := figure{Model: n.name, Figure: fmt.Sprintf("threshold search of %d tensors", len(results)), Unit: "CPU s", Bar: searchBar}
+	for range b.pairs {
+		began := cpuSeconds()
+		for _, r := range results {
+			if r.Histogram != nil {
+				r.Histogram.EntropyThreshold()
+			}
+		}
+		f.Pairs = append(f.Pairs, cpuSeconds()-began)
+	}
+	f.Value = median(f.Pairs)
+	f.print()
+}
+
+// peaks compares the peak memory of whole processes at few and at many images.
+func (b *bench) peaks(ctx context.Context, n network) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var mib [2]float64
+	for i, images := range []int{500, 5000} {
+		cmd := exec.CommandContext(ctx, self, "-shared", b.shared, "-peak", n.name, "-images", strconv.Itoa(images)) // #nosec G204 -- this program itself
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			return fmt.Errorf("peak memory at %d images: %w", images, err)
+		}
+		kib, err := strconv.Atoi(strings.TrimSpace(string(out)))
+		if err != nil {
+			return fmt.Errorf("peak memory at %d images: %w", images, err)
+		}
+		mib[i] = float64(kib) / 1024
+		figure{Model: n.name, Figure: fmt.Sprintf("peak memory, %d images", images), Unit: "MiB", Value: mib[i]}.print()
+	}
+	figure{Model: n.name, Figure: "peak memory, 5000 images / 500", Unit: "x", Value: mib[1] / mib[0], Bar: memoryBar}.print()
+	return nil
+}
+
+// printPeak calibrates once and prints the peak memory of this process in KiB.
+func (b *bench) printPeak(ctx context.Context, n network) error {
+	dir, err := os.MkdirTemp("", "quantgate-calibration-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	d, err := b.files(ctx, filepath.Join(dir, "jpeg"))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if _, _, err := b.calibrate(ctx, n, d, filepath.Join(dir, "out")); err != nil {
+		return err
+	}
+	// Not getrusage's figure: Linux hands a parent's peak on to the program that its child executes.
+	lines, err := readLines("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			fmt.Println(strings.TrimSpace(strings.TrimSuffix(value, "kB")))
+			return nil
+		}
+	}
+	return errors.New("/proc/self/status has no VmHWM")
+}
