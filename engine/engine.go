@@ -43,6 +43,12 @@ type Options struct {
 	// are outputs and fusion would gain nothing. Without it a BatchNormalization may be folded or a convolution computed in another
 	// layout, which changes results by float32 rounding.
 	NoFusion bool
+	// LiteralQDQ computes QuantizeLinear and DequantizeLinear nodes where the model has them, instead of moving them or fusing them with
+	// what stands between: for models that emulate integers in float32.
+	LiteralQDQ bool
+	// IntegerKernels computes what stands between DequantizeLinear and QuantizeLinear nodes of int8 in integers, as between those of
+	// uint8, where the engine's default would leave it in float32.
+	IntegerKernels bool
 	// Precision asks a Quantizer to lower a model's arithmetic itself; other backends refuse all but the empty one, which
 	// computes as the model states.
 	Precision Precision
@@ -90,6 +96,14 @@ type Layer struct {
 type Inspector interface {
 	Session
 	Layers() ([]Layer, error)
+}
+
+// Optimizer is a Backend that rewrites a model before it runs it, and shows what it made of it.
+type Optimizer interface {
+	Backend
+	// Optimize returns the model, in ONNX's format, that Open runs for the same arguments; opened with NoFusion it gives the same bits.
+	// It may hold operators of the engine's own and is for this machine and this version of the engine only.
+	Optimize(ctx context.Context, m Model, o Options) ([]byte, error)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

@@ -12,10 +12,10 @@ import (
 
 // candidate is a model to score under the name of its precision.
 type candidate struct {
-	name   string
-	model  engine.Model
-	logits string         // the output to score
-	lower  engine.Options // precision and cache, for an engine that lowers precision itself
+	name    string
+	model   engine.Model
+	logits  string         // the output to score
+	options engine.Options // how the engine is to compute it
 }
 
 // candidates are what one model is scored as, the base first.
@@ -91,7 +91,7 @@ func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scored(m.name+" int8", INT8, twin)
+	return scoredTwin(m.name+" int8", INT8, twin)
 }
 
 // writeINT8 writes the Q/DQ model.
@@ -117,7 +117,7 @@ func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scored(m.name+" fp16", FP16, twin)
+	return scoredTwin(m.name+" fp16", FP16, twin)
 }
 
 // writeFP16 writes the float16 model.
@@ -140,6 +140,13 @@ func scored(title, name string, model *onnx.Model) (candidate, error) {
 	}
 	data, err := model.Bytes()
 	return candidate{name: name, model: engine.Model{Name: title, Data: data}, logits: logits.Name}, err
+}
+
+// scoredTwin is scored for a model that emulates another type in float32.
+func scoredTwin(title, name string, model *onnx.Model) (candidate, error) {
+	c, err := scored(title, name, model)
+	c.options.LiteralQDQ = true
+	return c, err
 }
 
 // save writes a rewritten model and describes it for the manifest.

@@ -71,9 +71,9 @@ func (r *run) evaluated(base *prepared) (candidates, error) {
 		}
 		switch {
 		case quantizer(r.Env) != nil && model.UsesQDQ():
-			next.lower.Precision = engine.Int8
+			next.options.Precision = engine.Int8
 		case quantizer(r.Env) != nil && model.UsesFloat16():
-			next.lower.Precision = engine.Half
+			next.options.Precision = engine.Half
 		case model.UsesFloat16():
 			r.warn("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
 		}

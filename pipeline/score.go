@@ -117,7 +117,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if p.images > 0 {
 		r.Report.Infof("%s: %d images were scored before the interruption", m.name, p.images)
 	}
-	sessions, err := r.open(ctx, built)
+	sessions, err := r.open(ctx, m, built)
 	if err != nil {
 		return nil, err
 	}
@@ -201,12 +201,12 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 }
 
 // open loads every candidate into the engine.
-func (r *run) open(ctx context.Context, built candidates) ([]engine.Session, error) {
+func (r *run) open(ctx context.Context, m *prepared, built candidates) ([]engine.Session, error) {
 	var sessions []engine.Session
 	for _, c := range built {
-		o := c.lower
+		o := c.options
 		o.Threads, o.Outputs = 1, []string{c.logits}
-		s, err := r.Backend.Open(ctx, c.model, o)
+		s, err := r.openLean(ctx, m, c, o)
 		if err != nil {
 			for _, open := range sessions {
 				err = errors.Join(err, open.Close())
