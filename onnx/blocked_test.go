@@ -15,18 +15,25 @@ import (
 	"github.com/quantgate/quantgate/tensor"
 )
 
-// lean runs a model through ONNX Runtime's optimiser and KeepBlocked, and returns the result with the number of reorders before and after.
-func lean(t testing.TB, m *Model, o engine.Options) (*Model, int, int) {
+// optimized is what ONNX Runtime makes of a model.
+func optimized(t testing.TB, m *Model, o engine.Options) *Model {
 	t.Helper()
 	data, err := m.Bytes()
 	require.NoError(t, err)
 	data, err = orttest.Backend(t).Optimize(context.Background(), engine.Model{Name: m.name, Data: data}, o)
 	require.NoError(t, err)
-	optimized, err := Parse(data, m.name)
+	m, err = Parse(data, m.name)
 	require.NoError(t, err)
-	kept, saved, err := KeepBlocked(optimized)
+	return m
+}
+
+// lean runs a model through ONNX Runtime's optimiser and KeepBlocked, and returns the result with the number of reorders before and after.
+func lean(t testing.TB, m *Model, o engine.Options) (*Model, int, int) {
+	t.Helper()
+	x := optimized(t, m, o)
+	kept, saved, err := KeepBlocked(x)
 	require.NoError(t, err)
-	before, after := countReorders(optimized), countReorders(kept)
+	before, after := countReorders(x), countReorders(kept)
 	require.Equal(t, before-after, saved)
 	return kept, before, after
 }

@@ -12,10 +12,12 @@ import (
 
 // candidate is a model to score under the name of its precision.
 type candidate struct {
-	name    string
-	model   engine.Model
-	logits  string         // the output to score
-	options engine.Options // how the engine is to compute it
+	name     string
+	model    engine.Model
+	logits   string         // the output to score
+	options  engine.Options // how the engine is to compute it
+	computed string         // what is computed in which type, where the engine does not tell by layer
+	form     string         // how a Q/DQ model is scored
 }
 
 // candidates are what one model is scored as, the base first.
@@ -26,6 +28,9 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	base, err := scored(m.name+" fp32", FP32, m.model)
 	if err != nil {
 		return nil, err
+	}
+	if quantizer(r.Env) == nil {
+		base.computed = inFloat32
 	}
 	out := candidates{base}
 	if !r.job.needsCalibration() {
@@ -91,7 +96,7 @@ func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scoredTwin(m.name+" int8", INT8, twin)
+	return scoredTwin(m.name+" int8", INT8, inTwin, twin)
 }
 
 // writeINT8 writes the Q/DQ model.
@@ -117,7 +122,7 @@ func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scoredTwin(m.name+" fp16", FP16, twin)
+	return scoredTwin(m.name+" fp16", FP16, inHalf, twin)
 }
 
 // writeFP16 writes the float16 model.
@@ -143,9 +148,9 @@ func scored(title, name string, model *onnx.Model) (candidate, error) {
 }
 
 // scoredTwin is scored for a model that emulates another type in float32.
-func scoredTwin(title, name string, model *onnx.Model) (candidate, error) {
+func scoredTwin(title, name, computed string, model *onnx.Model) (candidate, error) {
 	c, err := scored(title, name, model)
-	c.options.LiteralQDQ = true
+	c.options.LiteralQDQ, c.computed = true, computed
 	return c, err
 }
 

@@ -28,6 +28,9 @@ const (
 
 // score is pass B over all models: it fills the outcomes and writes their file.
 func (r *run) score(ctx context.Context, models []*prepared, built []candidates) (err error) {
+	for i, m := range models {
+		m.describe(built[i])
+	}
 	if r.manifest.Outcomes.intact(r.job.Out) {
 		return r.keepOutcomes(models)
 	}
@@ -107,6 +110,24 @@ func (r *run) writeOutcomes(all *accuracy.Outcomes) error {
 	r.wrote(path)
 	r.result.Outcomes = all
 	return nil
+}
+
+// describe notes what is computed in which type.
+func (p *prepared) describe(built candidates) {
+	p.manifest.Computed, p.manifest.Forms = nil, nil
+	note := func(list *map[string]string, name, what string) {
+		if what == "" {
+			return
+		}
+		if *list == nil {
+			*list = map[string]string{}
+		}
+		(*list)[name] = what
+	}
+	for _, c := range built {
+		note(&p.manifest.Computed, c.name, c.computed)
+		note(&p.manifest.Forms, c.name, c.form)
+	}
 }
 
 // scoreModel decodes each image once and runs every candidate on it. Batches are whole: one that an earlier process put into
