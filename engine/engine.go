@@ -101,9 +101,9 @@ type Inspector interface {
 // Optimizer is a Backend that rewrites a model before it runs it, and shows what it made of it.
 type Optimizer interface {
 	Backend
-	// Optimize returns the model, in ONNX's format, that Open runs for the same arguments; opened with NoFusion it gives the same bits.
+	// OpenOptimized is Open, and returns the model, in ONNX's format, that the session runs; opened with NoFusion it gives the same bits.
 	// It may hold operators of the engine's own and is for this machine and this version of the engine only.
-	Optimize(ctx context.Context, m Model, o Options) ([]byte, error)
+	OpenOptimized(ctx context.Context, m Model, o Options) (Session, []byte, error)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

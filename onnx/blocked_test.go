@@ -20,8 +20,9 @@ func optimized(t testing.TB, m *Model, o engine.Options) *Model {
 	t.Helper()
 	data, err := m.Bytes()
 	require.NoError(t, err)
-	data, err = orttest.Backend(t).Optimize(context.Background(), engine.Model{Name: m.name, Data: data}, o)
+	s, data, err := orttest.Backend(t).OpenOptimized(context.Background(), engine.Model{Name: m.name, Data: data}, o)
 	require.NoError(t, err)
+	require.NoError(t, s.Close())
 	m, err = Parse(data, m.name)
 	require.NoError(t, err)
 	return m

@@ -153,27 +153,23 @@ func (b *Backend) open(ctx context.Context, m engine.Model, o engine.Options, op
 	return s, nil
 }
 
-// Optimize returns ONNX Runtime's own form of a model: folded, fused, and in the layout of this processor's vector registers. ONNX Runtime
-// hands it out as a file, which passes through the folder for temporary files.
-func (b *Backend) Optimize(ctx context.Context, m engine.Model, o engine.Options) (_ []byte, err error) {
+// OpenOptimized is Open, and returns ONNX Runtime's own form of the model: folded, fused, and in the layout of this processor's vector
+// registers. ONNX Runtime hands it out as a file, which passes through the folder for temporary files.
+func (b *Backend) OpenOptimized(ctx context.Context, m engine.Model, o engine.Options) (_ engine.Session, optimized []byte, err error) {
 	dir, err := os.MkdirTemp("", "quantgate-ort-")
 	if err != nil {
-		return nil, openError(m, err)
+		return nil, nil, openError(m, err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { _ = os.RemoveAll(dir) }() // the system clears its folder for temporary files
 	path := filepath.Join(dir, "optimized.onnx")
 	s, err := b.open(ctx, m, o, path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := s.Close(); err != nil {
-		return nil, openError(m, err)
+	if optimized, err = os.ReadFile(path); err != nil {
+		return nil, nil, errors.Join(openError(m, err), s.Close())
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, openError(m, err)
-	}
-	return data, nil
+	return s, optimized, nil
 }
 
 // checkFloat16 refuses float16 outputs that cannot be bound to memory of a known size: onnxruntime_go returns half the bytes of a

@@ -15,33 +15,29 @@ import (
 // openLean opens a candidate. Where the engine shows what it makes of a model, changes of layout that only roundings caused are taken
 // out of that (onnx.KeepBlocked). Both forms then compute one batch of noise, and the shorter one is used if it gives the same bits.
 func (r *run) openLean(ctx context.Context, m *prepared, c candidate, o engine.Options) (engine.Session, error) {
-	plain, err := r.Backend.Open(ctx, c.model, o)
+	optimizer, ok := r.Backend.(engine.Optimizer)
+	if !ok {
+		return r.Backend.Open(ctx, c.model, o)
+	}
+	plain, data, err := optimizer.OpenOptimized(ctx, c.model, o)
 	if err != nil {
 		return nil, err
 	}
-	optimizer, ok := r.Backend.(engine.Optimizer)
-	if !ok {
-		return plain, nil
-	}
-	lean, err := r.lean(ctx, optimizer, m, c, o, plain)
-	if ctx.Err() != nil {
+	lean, err := r.lean(ctx, m, c, o, plain, data)
+	switch {
+	case ctx.Err() != nil:
 		return nil, errors.Join(ctx.Err(), plain.Close())
-	}
-	if err != nil {
+	case err != nil:
 		r.Report.Debugf("%s: computed as the engine lays it out: %v", c.model.Name, err)
-	}
-	if lean == nil {
+		return plain, nil
+	case lean == nil:
 		return plain, nil
 	}
 	return lean, plain.Close()
 }
 
-// lean returns the shorter form of a candidate, nil where there is none.
-func (r *run) lean(ctx context.Context, b engine.Optimizer, m *prepared, c candidate, o engine.Options, plain engine.Session) (engine.Session, error) {
-	data, err := b.Optimize(ctx, c.model, o)
-	if err != nil {
-		return nil, err
-	}
+// lean returns the shorter form of what the engine made of a candidate, nil where there is none.
+func (r *run) lean(ctx context.Context, m *prepared, c candidate, o engine.Options, plain engine.Session, data []byte) (engine.Session, error) {
 	optimized, err := onnx.Parse(data, c.model.Name)
 	if err != nil {
 		return nil, err
@@ -54,7 +50,7 @@ func (r *run) lean(ctx context.Context, b engine.Optimizer, m *prepared, c candi
 		return nil, err
 	}
 	o.NoFusion = true // it is optimised
-	lean, err := b.Open(ctx, engine.Model{Name: c.model.Name, Data: data}, o)
+	lean, err := r.Backend.Open(ctx, engine.Model{Name: c.model.Name, Data: data}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -291,51 +291,52 @@ func (r *run) pieceOf(m *prepared) int {
 type scorer struct {
 	sessions []engine.Session
 	offset   int
-	piece    int              // images a call
-	logits   []*tensor.Tensor // by session
+	piece    int                // images a call
+	logits   [][]*tensor.Tensor // by session, of each piece of a batch
 }
 
 func newScorer(sessions []engine.Session, offset, piece int) *scorer {
-	w := &scorer{sessions: sessions, offset: offset, piece: piece}
-	for range sessions {
-		w.logits = append(w.logits, &tensor.Tensor{})
-	}
-	return w
+	return &scorer{sessions: sessions, offset: offset, piece: piece, logits: make([][]*tensor.Tensor, len(sessions))}
 }
 
-// score runs every session on one batch; the first session is the base.
+// score runs every session on one batch; the first session is the base. A session goes through the whole batch before the next one
+// begins: its weights then stay in the processor's caches.
 func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Record, error) {
-	var records []accuracy.Record
-	for from := 0; from < len(batch.Items); from += w.piece {
-		items := batch.Items[from:min(from+w.piece, len(batch.Items))]
-		x := rows(batch.X, from, from+len(items))
-		for i, s := range w.sessions {
-			if err := s.Run(ctx, x, w.logits[i:i+1]); err != nil {
-				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, items[0].Path, err)
+	for i, s := range w.sessions {
+		for from := 0; from < len(batch.Items); from += w.piece {
+			k := from / w.piece
+			if k == len(w.logits[i]) {
+				w.logits[i] = append(w.logits[i], &tensor.Tensor{})
+			}
+			x := rows(batch.X, from, min(from+w.piece, len(batch.Items)))
+			if err := s.Run(ctx, x, w.logits[i][k:k+1]); err != nil {
+				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, batch.Items[from].Path, err)
 			}
 		}
-		for k, item := range items {
-			rec, err := w.record(item, k)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", item.Path, err)
-			}
-			records = append(records, rec)
+	}
+	records := make([]accuracy.Record, 0, len(batch.Items))
+	for k, item := range batch.Items {
+		rec, err := w.record(item, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", item.Path, err)
 		}
+		records = append(records, rec)
 	}
 	return records, nil
 }
 
-// record reduces row k of every session's logits to the outcomes of one image.
+// record reduces every session's logits of image k of the batch to its outcomes.
 func (w *scorer) record(item dataset.Item, k int) (accuracy.Record, error) {
 	rec := accuracy.Record{ID: item.ID, Path: item.Path, Label: item.Label}
-	for i, logits := range w.logits {
-		o, err := accuracy.Score(logits.Row(k), item.Label, w.offset)
+	row := func(session int) []float32 { return w.logits[session][k/w.piece].Row(k % w.piece) }
+	for i := range w.sessions {
+		o, err := accuracy.Score(row(i), item.Label, w.offset)
 		if err != nil {
 			return rec, err
 		}
 		rec.Outcomes = append(rec.Outcomes, o)
 		if i > 0 {
-			shift, err := accuracy.CompareLogits(w.logits[0].Row(k), logits.Row(k), w.offset)
+			shift, err := accuracy.CompareLogits(row(0), row(i), w.offset)
 			if err != nil {
 				return rec, err
 			}

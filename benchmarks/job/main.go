@@ -28,9 +28,8 @@ import (
 
 // settings are the flags.
 type settings struct {
-	shared, model, python string
-	pairs, copies, limit  int
-	passesOnly            bool
+	shared, model, python, only string
+	pairs, copies, limit        int
 }
 
 func main() {
@@ -41,7 +40,7 @@ func main() {
 	flag.IntVar(&s.pairs, "pairs", 5, "how often to measure each side")
 	flag.IntVar(&s.copies, "copies", 10, "copies of the 20 full-size images")
 	flag.IntVar(&s.limit, "limit", 1300, "prescaled images to use, of which 50 calibrate")
-	flag.BoolVar(&s.passesOnly, "passes", false, "measure the engine's passes alone")
+	flag.StringVar(&s.only, "only", "", "measure one part: passes, val1300 or full")
 	flag.Parse()
 	if err := measure(context.Background(), s); err != nil {
 		fmt.Fprintln(os.Stderr, "job:", err)
@@ -109,11 +108,13 @@ func measure(ctx context.Context, s settings) error {
 		return err
 	}
 	defer p.close()
-	if err := b.eachPass(ctx, p); err != nil {
-		return err
+	if s.only == "" || s.only == "passes" {
+		if err := b.eachPass(ctx, p); err != nil {
+			return err
+		}
 	}
-	if !s.passesOnly {
-		for _, images := range []set{prescaled, full} {
+	for _, images := range []set{prescaled, full} {
+		if s.only == "" || s.only == images.name {
 			if err := b.jobs(ctx, p, images); err != nil {
 				return fmt.Errorf("%s: %w", images.name, err)
 			}
@@ -150,7 +151,7 @@ func (b *bench) command(ctx context.Context, name string, args ...string) *exec.
 
 // fullSize makes a set of the full-size images, each under several names.
 func (b *bench) fullSize(images, labels string) (set, error) {
-	s := set{name: "full size", images: filepath.Join(b.dir, "full"), labels: filepath.Join(b.dir, "full.txt"), flags: []string{"--resize", "256"}, resize: 256}
+	s := set{name: "full", images: filepath.Join(b.dir, "full"), labels: filepath.Join(b.dir, "full.txt"), flags: []string{"--resize", "256"}, resize: 256}
 	text, err := os.ReadFile(labels)
 	if err != nil {
 		return s, err

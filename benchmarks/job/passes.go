@@ -141,8 +141,11 @@ func (p *passes) open(ctx context.Context, e *ort.Backend, name string, m *onnx.
 		return err
 	}
 	if lean {
-		optimized, err := e.Optimize(ctx, engine.Model{Name: name, Data: data}, o)
+		s, optimized, err := e.OpenOptimized(ctx, engine.Model{Name: name, Data: data}, o)
 		if err != nil {
+			return err
+		}
+		if err := s.Close(); err != nil {
 			return err
 		}
 		parsed, err := onnx.Parse(optimized, name)

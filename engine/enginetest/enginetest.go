@@ -147,17 +147,19 @@ func Test(t *testing.T, b engine.Backend) {
 		if !ok {
 			t.Skip("the engine does not show what it makes of a model")
 		}
-		data, err := optimizer.Optimize(ctx, Model(t, Linear), engine.Options{})
+		first, data, err := optimizer.OpenOptimized(ctx, Model(t, Linear), engine.Options{})
 		require.NoError(t, err)
+		defer func() { require.NoError(t, first.Close()) }()
+		run(t, first, 3, 0, outputs(2))
 		s, err := b.Open(ctx, engine.Model{Name: "optimised", Data: data}, engine.Options{NoFusion: true})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
 		run(t, s, 3, 0, outputs(2))
 		cancelled, cancel := context.WithCancel(ctx)
 		cancel()
-		_, err = optimizer.Optimize(cancelled, Model(t, Linear), engine.Options{})
+		_, _, err = optimizer.OpenOptimized(cancelled, Model(t, Linear), engine.Options{})
 		require.ErrorIs(t, err, context.Canceled)
-		_, err = optimizer.Optimize(ctx, Model(t, TwoInputs), engine.Options{})
+		_, _, err = optimizer.OpenOptimized(ctx, Model(t, TwoInputs), engine.Options{})
 		requireMessage(t, err, TwoInputs, "2 inputs")
 	})
 
