@@ -19,7 +19,7 @@ func Uint8Activations(m *Model) (u *Model, n int, err error) {
 		return nil, 0, err
 	}
 	moves := append(slices.Clone(passes), "Concat", "Slice")
-	raised := map[string]bool{} // tensors that become uint8
+	raised := map[string]bool{}  // tensors that become uint8
 	zeros := map[string]string{} // zero point, or the scale where there is none -> its uint8 form
 	raise := func(n *pb.NodeProto) error {
 		key, like := input(n, 2), x.constants[input(n, 2)]

@@ -24,7 +24,7 @@ const (
 		"and all else in float32"
 	inIntegers = "convolutions and matrix products between Q/DQ pairs by the engine's integer kernels: int32 sums of int8 products, biases rounded " +
 		"to int32; all else in float32"
-	inStated   = "as the engine's default session computes the model"
+	inStated = "as the engine's default session computes the model"
 )
 
 // integers makes a candidate of a Q/DQ model whose activations are int8 compute in integers wherever it says so, whatever the engine's

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -189,9 +188,6 @@ func facts(m *pipeline.Manifest) []reports.Fact {
 		add(e.Name+", preprocessing", e.Preprocess.String())
 		if e.ClassOffset != 0 {
 			add(e.Name+", class offset", strconv.Itoa(e.ClassOffset))
-		}
-		for _, name := range slices.Sorted(maps.Keys(e.Computed)) {
-			add(e.Name+", "+name, e.Computed[name])
 		}
 		for _, f := range []*pipeline.ManifestFile{e.Cache, e.Histograms, e.INT8, e.FP16} {
 			if f != nil {
