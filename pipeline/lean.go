@@ -20,8 +20,9 @@ func (r *run) openLean(ctx context.Context, m *prepared, c candidate, o engine.O
 		return r.Backend.Open(ctx, c.model, o)
 	}
 	plain, data, err := optimizer.OpenOptimized(ctx, c.model, o)
-	if err != nil {
-		return nil, err
+	if err != nil { // a model of 2 GiB, or no room for a file: if it is the model itself, Open says so
+		r.Report.Debugf("%s: computed as the engine lays it out: %v", c.model.Name, err)
+		return r.Backend.Open(ctx, c.model, o)
 	}
 	lean, err := r.lean(ctx, m, c, o, plain, data)
 	switch {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,6 +32,13 @@ func (s bentSession) Run(ctx context.Context, in *tensor.Tensor, out []*tensor.T
 		out[0].Data[3] *= 1 + 1./(1<<23)
 	}
 	return err
+}
+
+// secretive is ONNX Runtime, but that it does not show what it makes of a model.
+type secretive struct{ engine.Optimizer }
+
+func (secretive) OpenOptimized(context.Context, engine.Model, engine.Options) (engine.Session, []byte, error) {
+	return nil, nil, errors.New("no room")
 }
 
 // TestOpenLean: a twin runs in its shorter form where that gives the same bits, and as it was where it does not.
@@ -70,4 +78,12 @@ func TestOpenLean(t *testing.T) {
 	require.NoError(t, sameBits(t.Context(), plain, s, r.noise(p)))
 	require.Len(t, notes.debug, 1)
 	require.Contains(t, notes.debug[0], "cnn fp16: computed as the engine lays it out: the shorter form gives")
+
+	notes = &recorder{}
+	r.Env = Env{secretive{b}, notes}
+	s, err = r.openLean(t.Context(), p, c, o)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, sameBits(t.Context(), plain, s, r.noise(p)))
+	require.Equal(t, []string{"cnn fp16: computed as the engine lays it out: no room"}, notes.debug)
 }
