@@ -138,6 +138,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if p.images > 0 {
 		r.Report.Infof("%s: %d images were scored before the interruption", m.name, p.images)
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m)) // decodes while the sessions open
+	defer loader.Close()
 	sessions, err := r.open(ctx, m, built)
 	if err != nil {
 		return nil, err
@@ -154,9 +157,6 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	total := len(r.split.Score)
 	progress := r.Report.Stage("score "+m.name, "images", total, p.images)
 	defer progress.Done()
-	g, ctx := errgroup.WithContext(ctx)
-	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m))
-	defer loader.Close()
 
 	records := p.records
 	var mu sync.Mutex // guards the loader, the list of bad images, the visits, the records and the journal
@@ -221,22 +221,32 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	return records, nil
 }
 
-// open loads every candidate into the engine.
+// open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.
 func (r *run) open(ctx context.Context, m *prepared, built candidates) ([]engine.Session, error) {
-	var sessions []engine.Session
-	for _, c := range built {
-		o := c.options
-		o.Threads, o.Outputs = 1, []string{c.logits}
-		s, err := r.openLean(ctx, m, c, o)
-		if err != nil {
-			for _, open := range sessions {
-				err = errors.Join(err, open.Close())
-			}
-			return nil, err
-		}
-		sessions = append(sessions, s)
+	sessions := make([]engine.Session, len(built))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.job.Workers)
+	if quantizer(r.Env) != nil {
+		g.SetLimit(1)
 	}
-	return sessions, nil
+	for i, c := range built {
+		g.Go(func() (err error) {
+			o := c.options
+			o.Threads, o.Outputs = 1, []string{c.logits}
+			sessions[i], err = r.openLean(ctx, m, c, o)
+			return err
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		return sessions, nil
+	}
+	for _, s := range sessions {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return nil, err
 }
 
 // remainder is what an interrupted run leaves to do for one model.
