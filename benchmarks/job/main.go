@@ -81,6 +81,9 @@ func measure(ctx context.Context, s settings) error {
 	if _, err := os.Stat(b.model); err != nil {
 		return fmt.Errorf("the material is missing: %w: name its folder with -shared", err)
 	}
+	if s.python == "" {
+		fmt.Fprintln(os.Stderr, "job: no Python was named (-python): the models and the job of ONNX Runtime's quantize_static are left out")
+	}
 	if err := projectLibrary(); err != nil {
 		return err
 	}

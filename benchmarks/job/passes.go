@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -243,9 +242,6 @@ func (b *bench) eachPass(ctx context.Context, p *passes) error {
 		rate := median(rates[name])
 		fmt.Printf("  %-44s %7.1f\n", name, rate)
 		b.lines = append(b.lines, map[string]any{"benchmark": "pass", "model": b.settings.model, "pass": name, "images_per_cpu_second": rate, "all": rates[name]})
-	}
-	if b.python == "" {
-		fmt.Fprintln(os.Stderr, "job: no Python was named (-python): the models and the job of ONNX Runtime's quantize_static are left out")
 	}
 	return nil
 }
