@@ -46,6 +46,12 @@ type Options struct {
 	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration. Without it a
 	// BatchNormalization may be folded or a convolution computed in another layout, which changes results by float32 rounding.
 	NoFusion bool
+	// LiteralQDQ computes QuantizeLinear and DequantizeLinear nodes where the model has them, instead of moving them or fusing them with
+	// what stands between: for models that emulate integers in float32.
+	LiteralQDQ bool
+	// IntegerKernels computes what stands between DequantizeLinear and QuantizeLinear nodes of int8 in integers, as between those of
+	// uint8, where the engine's default would leave it in float32.
+	IntegerKernels bool
 	// Precision asks a Quantizer to lower a model's arithmetic itself; other backends refuse all but the empty one, which
 	// computes as the model states.
 	Precision Precision
@@ -107,6 +113,14 @@ type Inspector interface {
 type Copier interface {
 	Session
 	Spent() (copying, computing time.Duration)
+}
+
+// Optimizer is a Backend that rewrites a model before it runs it, and shows what it made of it.
+type Optimizer interface {
+	Backend
+	// OpenOptimized is Open, and returns the model, in ONNX's format, that the session runs; opened with NoFusion it gives the same bits.
+	// It may hold operators of the engine's own and is for this machine and this version of the engine only.
+	OpenOptimized(ctx context.Context, m Model, o Options) (Session, []byte, error)
 }
 
 // Backend opens sessions on one inference engine. It is safe for concurrent use.

@@ -1,10 +1,6 @@
 package onnx
 
-import (
-	"math"
-
-	"github.com/quantgate/quantgate/onnx/internal/pb"
-)
+import "github.com/quantgate/quantgate/onnx/internal/pb"
 
 // emulate is rewrite for EmulateINT8: a node with quantised weights sums integers.
 func (q *quantizer) emulate(n *pb.NodeProto) error {
@@ -63,40 +59,28 @@ func scalarTensor(name string, v float32) *pb.TensorProto {
 	return floatTensor(name, nil, []float32{v})
 }
 
-// scaleChannels brings the sums of a convolution to scale and adds the bias, in one BatchNormalization of mean 0 and variance 1.
-// The Clip before it bounds nothing: it keeps ONNX Runtime from folding the scales into the integer weights.
+// scaleChannels brings the sums of a convolution to scale and adds the bias, by a depthwise convolution of 1x1 kernels: one pass, in
+// the layout that the convolution before it leaves behind, with the activation that follows in the same pass. Unlike a
+// BatchNormalization or a Mul, no optimiser folds it into the integer weights.
 func (q *quantizer) scaleChannels(n *pb.NodeProto, w *integers, scale float32, bias, out string) error {
 	channels := len(w.scales)
 	if isOp(n, "ConvTranspose") {
 		channels *= int(attrInt(n, "group", 1))
 	}
-	scales, shift := make([]float32, channels), make([]float32, channels)
+	kernel := []int64{int64(channels), 1}
+	for range w.dims[2:] {
+		kernel = append(kernel, 1)
+	}
+	scales := make([]float32, channels)
 	for c := range scales {
 		scales[c] = scale * w.scales[c%len(w.scales)]
 	}
+	weights := floatTensor(q.fresh(out+"_scale"), kernel, scales)
+	q.addInitializer(weights)
+	inputs := []string{n.Output[0], weights.GetName()}
 	if bias != "" {
-		b, err := q.float32Constant(bias)
-		if err != nil {
-			return err
-		}
-		copy(shift, b)
+		inputs = append(inputs, bias)
 	}
-	dims := []int64{int64(channels)}
-	vector := func(key string, values []float32) string {
-		return q.once(key, func() *pb.TensorProto { return floatTensor(q.fresh(key), dims, values) })
-	}
-	ones := make([]float32, channels)
-	for c := range ones {
-		ones[c] = 1
-	}
-	low := q.once("lowest", func() *pb.TensorProto { return scalarTensor(q.fresh("lowest"), -math.MaxFloat32) })
-	high := q.once("highest", func() *pb.TensorProto { return scalarTensor(q.fresh("highest"), math.MaxFloat32) })
-	clipped := q.node("Clip", out+"_exact", []string{n.Output[0], low, high})
-	params := []string{
-		clipped, vector(out+"_scale", scales), vector(out+"_bias", shift),
-		q.once("mean of "+out, func() *pb.TensorProto { return floatTensor(q.fresh("mean"), dims, make([]float32, channels)) }),
-		q.once("variance of "+out, func() *pb.TensorProto { return floatTensor(q.fresh("variance"), dims, ones) }),
-	}
-	q.out = append(q.out, newNode("BatchNormalization", q.fresh(out+"_scaled"), params, []string{out}, floatAttr("epsilon", 0)))
+	q.out = append(q.out, newNode("Conv", q.fresh(out+"_scaled"), inputs, []string{out}, intAttr("group", int64(channels))))
 	return nil
 }

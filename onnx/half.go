@@ -304,7 +304,7 @@ func ToFP16(m *Model, o FP16Options) (*Model, *FP16Report, error) {
 // EmulateFP16 returns a float32 model that rounds where ToFP16's model computes in float16: weights are float16 values, and
 // every node's output goes to float16 and back. It is for engines whose float16 is not float16, as on a CPU: overflow comes
 // out infinite here. Nodes that only select or move values rounded before need no Casts of their own and have none, and a
-// node that only a Relu, Clip or MaxPool reads is rounded behind it, which gives the same values.
+// node that only a Relu, Clip, MaxPool or Concat reads is rounded behind it, which gives the same values.
 func EmulateFP16(m *Model, o FP16Options) (*Model, *FP16Report, error) {
 	h, err := m.halver("float16 emulation", o)
 	if err != nil {
@@ -345,7 +345,7 @@ func EmulateFP16(m *Model, o FP16Options) (*Model, *FP16Report, error) {
 			if !exact {
 				continue
 			}
-			if next := h.onlyUse(out); h.half[next.node] && isOp(next.node, monotone...) && next.input == 0 {
+			if next := h.onlyUse(out); h.half[next.node] && (isOp(next.node, monotone...) && next.input == 0 || isOp(next.node, "Concat")) {
 				later[out] = true
 				continue
 			}

@@ -12,6 +12,23 @@ func (m *Model) UsesQDQ() bool {
 	return false
 }
 
+// QuantizesActivations reports whether the model has a QuantizeLinear of a value that is no constant.
+func (m *Model) QuantizesActivations() bool {
+	constant := map[string]bool{}
+	for _, t := range m.proto.GetGraph().GetInitializer() {
+		constant[t.GetName()] = true
+	}
+	for _, n := range m.proto.GetGraph().GetNode() {
+		if constantValue(n) != nil {
+			constant[n.Output[0]] = true
+		}
+		if isOp(n, "QuantizeLinear") && !constant[input(n, 0)] {
+			return true
+		}
+	}
+	return false
+}
+
 // UsesFloat16 reports whether the model stores weights in float16 or casts to it.
 func (m *Model) UsesFloat16() bool {
 	half := int32(pb.TensorProto_FLOAT16)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	onnxruntime "github.com/yalue/onnxruntime_go"
@@ -34,7 +35,7 @@ type Backend struct {
 	version string
 }
 
-var _ engine.Backend = (*Backend)(nil)
+var _ engine.Optimizer = (*Backend)(nil)
 
 // environment is ONNX Runtime's one environment, shared by all backends of the process.
 var environment struct {
@@ -115,6 +116,15 @@ func (b *Backend) Library() string { return b.path }
 // Open loads a model. It has one input, of float32 or float16, whose outermost dimension is the batch; the chosen outputs are float32 or
 // float16. A model whose batch is fixed runs any number of images, in pieces of its own size.
 func (b *Backend) Open(ctx context.Context, m engine.Model, o engine.Options) (engine.Session, error) {
+	s, err := b.open(ctx, m, o, "")
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// open is Open; ONNX Runtime's form of the model goes to the file optimized, unless that is "".
+func (b *Backend) open(ctx context.Context, m engine.Model, o engine.Options, optimized string) (*session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -137,10 +147,29 @@ func (b *Backend) Open(ctx context.Context, m engine.Model, o engine.Options) (e
 		return nil, openError(m, err)
 	}
 	s := &session{model: modelName(m), input: input, outputs: outputs}
-	if err := s.load(m, o); err != nil {
+	if err := s.load(m, o, optimized); err != nil {
 		return nil, openError(m, err)
 	}
 	return s, nil
+}
+
+// OpenOptimized is Open, and returns ONNX Runtime's own form of the model: folded, fused, and in the layout of this processor's vector
+// registers. ONNX Runtime hands it out as a file, which passes through the folder for temporary files.
+func (b *Backend) OpenOptimized(ctx context.Context, m engine.Model, o engine.Options) (_ engine.Session, optimized []byte, err error) {
+	dir, err := os.MkdirTemp("", "quantgate-ort-")
+	if err != nil {
+		return nil, nil, openError(m, err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the system clears its folder for temporary files
+	path := filepath.Join(dir, "optimized.onnx")
+	s, err := b.open(ctx, m, o, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if optimized, err = os.ReadFile(path); err != nil {
+		return nil, nil, errors.Join(openError(m, err), s.Close())
+	}
+	return s, optimized, nil
 }
 
 // checkFloat16 refuses float16 outputs that cannot be bound to memory of a known size: onnxruntime_go returns half the bytes of a

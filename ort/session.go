@@ -43,15 +43,26 @@ func sessionOptions(o engine.Options) (*onnxruntime.SessionOptions, error) {
 	if o.NoFusion {
 		level = onnxruntime.GraphOptimizationLevelDisableAll
 	}
+	config := map[string]string{
+		"session.intra_op.allow_spinning": "0",
+		"session.inter_op.allow_spinning": "0",
+		"session.use_env_allocators":      "1",
+	}
+	if o.LiteralQDQ {
+		config["session.disable_quant_qdq"] = "1"
+	}
+	if o.IntegerKernels {
+		config["session.qdqisint8allowed"] = "1" // the default on ARM, and not on x86
+	}
 	err = errors.Join(
 		opts.SetIntraOpNumThreads(max(o.Threads, 1)),
 		opts.SetInterOpNumThreads(1),
 		opts.SetExecutionMode(onnxruntime.ExecutionModeSequential),
 		opts.SetGraphOptimizationLevel(level),
-		opts.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
-		opts.AddSessionConfigEntry("session.inter_op.allow_spinning", "0"),
-		opts.AddSessionConfigEntry("session.use_env_allocators", "1"),
 	)
+	for key, value := range config {
+		err = errors.Join(err, opts.AddSessionConfigEntry(key, value))
+	}
 	if err != nil {
 		_ = opts.Destroy()
 		return nil, ortError(err)
@@ -59,13 +70,18 @@ func sessionOptions(o engine.Options) (*onnxruntime.SessionOptions, error) {
 	return opts, nil
 }
 
-// load creates ONNX Runtime's session.
-func (s *session) load(m engine.Model, o engine.Options) error {
+// load creates ONNX Runtime's session; its form of the model goes to the file optimized, unless that is "".
+func (s *session) load(m engine.Model, o engine.Options, optimized string) error {
 	opts, err := sessionOptions(o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = opts.Destroy() }()
+	if optimized != "" {
+		if err := opts.SetOptimizedModelFilePath(optimized); err != nil {
+			return ortError(err)
+		}
+	}
 	outs := make([]string, len(s.outputs))
 	for i, p := range s.outputs {
 		outs[i] = p.Name

@@ -11,10 +11,12 @@ import (
 
 // candidate is a model to score under the name of its precision.
 type candidate struct {
-	name   string
-	model  engine.Model
-	logits string         // the output to score
-	lower  engine.Options // precision and cache, for an engine that lowers precision itself
+	name     string
+	model    engine.Model
+	logits   string         // the output to score
+	options  engine.Options // how the engine is to compute it
+	computed string         // what is computed in which type, where the engine does not tell by layer
+	form     string         // how a Q/DQ model is scored
 }
 
 // candidates are what one model is scored as, the base first.
@@ -25,6 +27,9 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	base, err := scored(m.name+" fp32", FP32, m.model)
 	if err != nil {
 		return nil, err
+	}
+	if quantizer(r.Env) == nil {
+		base.computed = inFloat32
 	}
 	out := candidates{base}
 	if !r.job.needsCalibration() {
@@ -90,7 +95,7 @@ func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scored(m.name+" int8", INT8, twin)
+	return scoredTwin(m.name+" int8", INT8, inTwin, twin)
 }
 
 // writeINT8 writes the Q/DQ model.
@@ -116,7 +121,7 @@ func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scored(m.name+" fp16", FP16, twin)
+	return scoredTwin(m.name+" fp16", FP16, inHalf, twin)
 }
 
 // writeFP16 writes the float16 model.
@@ -139,6 +144,13 @@ func scored(title, name string, model *onnx.Model) (candidate, error) {
 	}
 	data, err := model.Bytes()
 	return candidate{name: name, model: engine.Model{Name: title, Data: data}, logits: logits.Name}, err
+}
+
+// scoredTwin is scored for a model that emulates another type in float32.
+func scoredTwin(title, name, computed string, model *onnx.Model) (candidate, error) {
+	c, err := scored(title, name, model)
+	c.options.LiteralQDQ, c.computed = true, computed
+	return c, err
 }
 
 // save writes a rewritten model and describes it for the manifest.

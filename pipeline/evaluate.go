@@ -34,7 +34,7 @@ func Evaluate(ctx context.Context, env Env, job Job) (*Result, error) {
 	}
 	defer r.unlock()
 	base := models[0]
-	built, err := r.evaluated(base)
+	built, err := r.evaluated(ctx, base)
 	if err != nil {
 		return nil, err
 	}
@@ -45,12 +45,12 @@ func Evaluate(ctx context.Context, env Env, job Job) (*Result, error) {
 }
 
 // evaluated loads the candidates and makes sure that they take what the base takes.
-func (r *run) evaluated(base *prepared) (candidates, error) {
+func (r *run) evaluated(ctx context.Context, base *prepared) (candidates, error) {
 	first, err := scored(base.name, "base", base.model)
 	if err != nil {
 		return nil, err
 	}
-	out := candidates{first}
+	out := candidates{r.asStated(first, base.model)}
 	for _, c := range r.job.Candidates {
 		model, err := onnx.Load(c.Path)
 		if err != nil {
@@ -69,17 +69,34 @@ func (r *run) evaluated(base *prepared) (candidates, error) {
 		if err != nil {
 			return nil, err
 		}
+		next = r.asStated(next, model)
 		switch {
 		case quantizer(r.Env) != nil && model.UsesQDQ():
-			next.lower.Precision = engine.Int8
+			next.options.Precision = engine.Int8
 		case quantizer(r.Env) != nil && model.UsesFloat16():
-			next.lower.Precision = engine.Half
+			next.options.Precision = engine.Half
+		case model.UsesQDQ() && !r.job.EngineDefaults:
+			if next, err = r.integers(ctx, next, model); err != nil {
+				return nil, err
+			}
 		case model.UsesFloat16():
 			r.warn("%s computes in float16, which ONNX Runtime's CPU does in float32: values beyond 65,504 survive here that overflow on a GPU; quantgate run scores FP16 with its roundings", c.Path)
 		}
 		out = append(out, next)
 	}
 	return out, nil
+}
+
+// asStated notes that a model is computed as it states.
+func (r *run) asStated(c candidate, model *onnx.Model) candidate {
+	switch {
+	case quantizer(r.Env) != nil:
+	case model.UsesQDQ() || model.UsesFloat16():
+		c.computed = inStated
+	default:
+		c.computed = inFloat32
+	}
+	return c
 }
 
 // evaluationSplit leaves out of the score what calibrated a candidate.

@@ -38,8 +38,10 @@ type Manifest struct {
 	Images      ManifestImages      `json:"images"`
 	Calibration ManifestCalibration `json:"calibration"`
 	StopEarly   *ManifestStop       `json:"stop_early,omitempty"`
-	Models      []ManifestModel     `json:"models"`
-	Outcomes    *ManifestFile       `json:"outcomes,omitempty"`
+	// EngineDefaults says that Q/DQ candidates were run as the engine's default session does.
+	EngineDefaults bool            `json:"engine_defaults,omitempty"`
+	Models         []ManifestModel `json:"models"`
+	Outcomes       *ManifestFile   `json:"outcomes,omitempty"`
 	// Earlier are the runs whose caches or models still lie in the folder: they tell what those were calibrated on.
 	Earlier []*Manifest `json:"earlier,omitempty"`
 }
@@ -87,9 +89,12 @@ type ManifestModel struct {
 	Native      *ManifestFile      `json:"native_cache,omitempty"` // as the engine's own calibrator wrote it
 	INT8        *ManifestFile      `json:"int8,omitempty"`
 	FP16        *ManifestFile      `json:"fp16,omitempty"`
-	Calibrated  *Calibrated        `json:"calibrated,omitempty"`
-	Skipped     []accuracy.Skip    `json:"skipped,omitempty"` // images that could not be scored because they could not be read
-	Stages      []Stage            `json:"stages,omitempty"`  // by every process that worked on the run
+	// Computed says, by precision, what was computed in which type; Forms how Q/DQ candidates were put to the engine.
+	Computed   map[string]string `json:"computed,omitempty"`
+	Forms      map[string]string `json:"forms,omitempty"`
+	Calibrated *Calibrated       `json:"calibrated,omitempty"`
+	Skipped    []accuracy.Skip   `json:"skipped,omitempty"` // images that could not be scored because they could not be read
+	Stages     []Stage           `json:"stages,omitempty"`  // by every process that worked on the run
 }
 
 // Calibrated says what a calibration saw.
@@ -114,6 +119,7 @@ func (m *Manifest) key() string {
 	for i := range k.Models {
 		e := &k.Models[i]
 		e.Cache, e.Histograms, e.INT8, e.FP16, e.Native, e.Calibrated, e.Skipped, e.Stages = nil, nil, nil, nil, nil, nil, nil, nil
+		e.Computed, e.Forms = nil, nil
 	}
 	b, err := json.Marshal(k)
 	if err != nil {
@@ -142,6 +148,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 	add("cache version", old.Calibration.CacheVersion, m.Calibration.CacheVersion)
 	add("batch size", fmt.Sprint(old.Calibration.BatchSize), fmt.Sprint(m.Calibration.BatchSize))
 	add("calibration batches", fmt.Sprint(old.Calibration.Batches), fmt.Sprint(m.Calibration.Batches))
+	add("engine defaults", fmt.Sprint(old.EngineDefaults), fmt.Sprint(m.EngineDefaults))
 	add("early stopping", old.StopEarly.String(), m.StopEarly.String())
 	add("number of models", fmt.Sprint(len(old.Models)), fmt.Sprint(len(m.Models)))
 	for i := range min(len(old.Models), len(m.Models)) {

@@ -52,17 +52,17 @@ func (r *run) buildOn(ctx context.Context, m *prepared, q engine.Quantizer, base
 		var err error
 		switch way {
 		case FP16:
-			next.lower.Precision = engine.Half
+			next.options.Precision = engine.Half
 		case INT8Native:
 			if native == nil {
 				native, err = r.nativeCalibration(ctx, m, q, base)
 			}
-			next.lower = engine.Options{Precision: engine.Int8, Cache: native}
+			next.options = engine.Options{Precision: engine.Int8, Cache: native}
 		case INT8Cache:
 			if err = ours(); err == nil {
 				var b bytes.Buffer
 				err = calib.WriteTensorRT(&b, own.Cache)
-				next.lower = engine.Options{Precision: engine.Int8, Cache: b.Bytes()}
+				next.options = engine.Options{Precision: engine.Int8, Cache: b.Bytes()}
 			}
 		case INT8QDQ, FP16Model:
 			if err = ours(); err == nil {
@@ -92,7 +92,7 @@ func (r *run) written(m *prepared, folded *onnx.Model, c *Calibration, precision
 		return candidate{}, err
 	}
 	next, err := scored(m.name+" "+precision, precision, model)
-	next.lower.Precision = lower
+	next.options.Precision = lower
 	return next, err
 }
 
@@ -177,9 +177,9 @@ func (r *run) layers(m *prepared, built candidates, sessions []engine.Session) e
 			m.result.Layers = map[string][]engine.Layer{}
 		}
 		m.result.Layers[built[i].name] = layers
-		low := slices.ContainsFunc(layers, func(l engine.Layer) bool { return l.Precision == string(built[i].lower.Precision) })
-		if built[i].lower.Precision != engine.AsStated && !low {
-			r.Report.Warnf("%s: none of the %d layers of %s runs in %s", m.name, len(layers), built[i].name, built[i].lower.Precision)
+		low := slices.ContainsFunc(layers, func(l engine.Layer) bool { return l.Precision == string(built[i].options.Precision) })
+		if built[i].options.Precision != engine.AsStated && !low {
+			r.Report.Warnf("%s: none of the %d layers of %s runs in %s", m.name, len(layers), built[i].name, built[i].options.Precision)
 		}
 	}
 	return nil

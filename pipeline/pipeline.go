@@ -90,6 +90,8 @@ type Job struct {
 
 	// Candidates are models made elsewhere that Evaluate compares with the only model of Models.
 	Candidates []Candidate
+	// EngineDefaults makes Evaluate run Q/DQ candidates as the engine's default session does, instead of in integers wherever they say so.
+	EngineDefaults bool
 
 	Out      string // folder for everything written
 	Cache    string // calibration cache to write; empty: <Out>/<name>.<method>.cache
@@ -142,7 +144,8 @@ type run struct {
 	manifest *Manifest
 	split    dataset.Split
 	result   *Result
-	locked   *os.File // the output folder, while this process works in it
+	probed   map[bool]string // what is wrong with the engine's integer kernels, "" nothing, by whether activations are uint8
+	locked   *os.File        // the output folder, while this process works in it
 }
 
 // prepared is a model that has been loaded and checked against the images.
@@ -342,7 +345,7 @@ func newManifest(env Env, job Job, split dataset.Split) *Manifest {
 			OwnCalibrator: job.OwnCalibrator, NativeLegacy: job.NativeLegacy,
 		},
 	}
-	m.StopEarly = job.Stop.manifest()
+	m.StopEarly, m.EngineDefaults = job.Stop.manifest(), job.EngineDefaults
 	items := job.Data.Items()
 	for _, i := range split.Calib {
 		m.Calibration.Paths = append(m.Calibration.Paths, items[i].Path)

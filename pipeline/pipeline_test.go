@@ -127,6 +127,7 @@ type recorder struct {
 	mu       sync.Mutex
 	warnings []string
 	stages   []string
+	debug    []string
 	images   int
 }
 
@@ -152,8 +153,12 @@ func (r *recorder) Warnf(format string, args ...any) {
 	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
 }
 
-func (r *recorder) Infof(string, ...any)  {}
-func (r *recorder) Debugf(string, ...any) {}
+func (r *recorder) Infof(string, ...any) {}
+func (r *recorder) Debugf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.debug = append(r.debug, fmt.Sprintf(format, args...))
+}
 
 // contents reads the files that must not depend on how a run came about.
 func contents(t *testing.T, dir string) map[string]string {

@@ -28,6 +28,9 @@ const (
 
 // score is pass B over all models: it fills the outcomes and writes their file.
 func (r *run) score(ctx context.Context, models []*prepared, built []candidates) (err error) {
+	for i, m := range models {
+		m.describe(built[i])
+	}
 	if r.manifest.Outcomes.intact(r.job.Out) {
 		return r.keepOutcomes(models)
 	}
@@ -109,15 +112,36 @@ func (r *run) writeOutcomes(all *accuracy.Outcomes) error {
 	return nil
 }
 
+// describe notes what is computed in which type.
+func (p *prepared) describe(built candidates) {
+	p.manifest.Computed, p.manifest.Forms = nil, nil
+	note := func(list *map[string]string, name, what string) {
+		if what == "" {
+			return
+		}
+		if *list == nil {
+			*list = map[string]string{}
+		}
+		(*list)[name] = what
+	}
+	for _, c := range built {
+		note(&p.manifest.Computed, c.name, c.computed)
+		note(&p.manifest.Forms, c.name, c.form)
+	}
+}
+
 // scoreModel decodes each image once and runs every candidate on it. Batches are whole: one that an earlier process put into
 // the journal is not touched again, and the rest keep their make-up, so a resumed run gives the bytes of an uninterrupted one.
 func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, journal *accuracy.Journal, done []accuracy.Batch) ([]accuracy.Record, error) {
-	timing := r.begin(stageScore)
+	opening := r.begin(stageOpen)
 	p := r.resume(m, done)
 	if p.images > 0 {
 		r.Report.Infof("%s: %d images were scored before the interruption", m.name, p.images)
 	}
-	sessions, err := r.open(ctx, built)
+	g, ctx := errgroup.WithContext(ctx)
+	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m)) // decodes while the sessions open
+	defer loader.Close()
+	sessions, err := r.open(ctx, m, built)
 	if err != nil {
 		return nil, err
 	}
@@ -127,20 +151,19 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		}
 	}()
 
+	r.timed(m, opening, 0)
 	if err := r.layers(m, built, sessions); err != nil {
 		return nil, err
 	}
-	total := len(r.split.Score)
-	progress := r.Report.Stage("score "+m.name, "images", total, p.images)
-	defer progress.Done()
-	g, ctx := errgroup.WithContext(ctx)
-	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m))
-	defer loader.Close()
+	timing := r.begin(stageScore)
 	timing.decode(loader, r.job.Workers)
 	var engines []*meter.Meter
 	for i, c := range built {
 		engines = append(engines, timing.engine(c.name, sessions[i]))
 	}
+	total := len(r.split.Score)
+	progress := r.Report.Stage("score "+m.name, "images", total, p.images)
+	defer progress.Done()
 
 	records := p.records
 	var mu sync.Mutex // guards the loader, the list of bad images, the visits, the records and the journal
@@ -206,22 +229,32 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	return records, nil
 }
 
-// open loads every candidate into the engine.
-func (r *run) open(ctx context.Context, built candidates) ([]engine.Session, error) {
-	var sessions []engine.Session
-	for _, c := range built {
-		o := c.lower
-		o.Threads, o.Outputs = 1, []string{c.logits}
-		s, err := r.Backend.Open(ctx, c.model, o)
-		if err != nil {
-			for _, open := range sessions {
-				err = errors.Join(err, open.Close())
-			}
-			return nil, err
-		}
-		sessions = append(sessions, s)
+// open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.
+func (r *run) open(ctx context.Context, m *prepared, built candidates) ([]engine.Session, error) {
+	sessions := make([]engine.Session, len(built))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.job.Workers)
+	if quantizer(r.Env) != nil {
+		g.SetLimit(1)
 	}
-	return sessions, nil
+	for i, c := range built {
+		g.Go(func() (err error) {
+			o := c.options
+			o.Threads, o.Outputs = 1, []string{c.logits}
+			sessions[i], err = r.openLean(ctx, m, c, o)
+			return err
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		return sessions, nil
+	}
+	for _, s := range sessions {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return nil, err
 }
 
 // remainder is what an interrupted run leaves to do for one model.
@@ -277,54 +310,55 @@ type scorer struct {
 	sessions []engine.Session
 	engines  []*meter.Meter // what each took
 	offset   int
-	piece    int              // images a call
-	logits   []*tensor.Tensor // by session
+	piece    int                // images a call
+	logits   [][]*tensor.Tensor // by session, of each piece of a batch
 }
 
 func newScorer(sessions []engine.Session, engines []*meter.Meter, offset, piece int) *scorer {
-	w := &scorer{sessions: sessions, engines: engines, offset: offset, piece: piece}
-	for range sessions {
-		w.logits = append(w.logits, &tensor.Tensor{})
-	}
-	return w
+	return &scorer{sessions: sessions, engines: engines, offset: offset, piece: piece, logits: make([][]*tensor.Tensor, len(sessions))}
 }
 
-// score runs every session on one batch; the first session is the base.
+// score runs every session on one batch; the first session is the base. A session goes through the whole batch before the next one
+// begins: its weights then stay in the processor's caches.
 func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Record, error) {
-	var records []accuracy.Record
-	for from := 0; from < len(batch.Items); from += w.piece {
-		items := batch.Items[from:min(from+w.piece, len(batch.Items))]
-		x := rows(batch.X, from, from+len(items))
-		for i, s := range w.sessions {
+	for i, s := range w.sessions {
+		for from := 0; from < len(batch.Items); from += w.piece {
+			k := from / w.piece
+			if k == len(w.logits[i]) {
+				w.logits[i] = append(w.logits[i], &tensor.Tensor{})
+			}
+			x := rows(batch.X, from, min(from+w.piece, len(batch.Items)))
 			span := w.engines[i].Begin()
-			err := s.Run(ctx, x, w.logits[i:i+1])
-			span.End(len(items))
+			err := s.Run(ctx, x, w.logits[i][k:k+1])
+			span.End(int(x.Shape[0]))
 			if err != nil {
-				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, items[0].Path, err)
+				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, batch.Items[from].Path, err)
 			}
 		}
-		for k, item := range items {
-			rec, err := w.record(item, k)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", item.Path, err)
-			}
-			records = append(records, rec)
+	}
+	records := make([]accuracy.Record, 0, len(batch.Items))
+	for k, item := range batch.Items {
+		rec, err := w.record(item, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", item.Path, err)
 		}
+		records = append(records, rec)
 	}
 	return records, nil
 }
 
-// record reduces row k of every session's logits to the outcomes of one image.
+// record reduces every session's logits of image k of the batch to its outcomes.
 func (w *scorer) record(item dataset.Item, k int) (accuracy.Record, error) {
 	rec := accuracy.Record{ID: item.ID, Path: item.Path, Label: item.Label}
-	for i, logits := range w.logits {
-		o, err := accuracy.Score(logits.Row(k), item.Label, w.offset)
+	row := func(session int) []float32 { return w.logits[session][k/w.piece].Row(k % w.piece) }
+	for i := range w.sessions {
+		o, err := accuracy.Score(row(i), item.Label, w.offset)
 		if err != nil {
 			return rec, err
 		}
 		rec.Outcomes = append(rec.Outcomes, o)
 		if i > 0 {
-			shift, err := accuracy.CompareLogits(w.logits[0].Row(k), logits.Row(k), w.offset)
+			shift, err := accuracy.CompareLogits(row(0), row(i), w.offset)
 			if err != nil {
 				return rec, err
 			}

@@ -19,6 +19,7 @@ const (
 	stageNative    = "calibrate and build on the engine"
 	stageSearch    = "search thresholds"
 	stageRewrite   = "rewrite"
+	stageOpen      = "open" // the engines that score, which a GPU builds first; decoding begins meanwhile
 	stageScore     = "score"
 
 	partDecode    = "decode" // reading, decoding and preprocessing

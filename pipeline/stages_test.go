@@ -162,7 +162,7 @@ func TestRunIsTimed(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"calibrate", "  decode", "  engine fp32", "  histogram", "search thresholds", "rewrite",
-		"score", "  decode", "  engine fp32", "  engine fp16", "  engine int8",
+		"open", "score", "  decode", "  engine fp32", "  engine fp16", "  engine int8",
 	}, names)
 	require.Len(t, result.Manifest.Models[0].Stages, 4)
 	require.Equal(t, result.Stages[3].Parts, result.Manifest.Models[0].Stages[3].Parts)

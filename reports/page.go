@@ -68,7 +68,8 @@ type page struct {
 	HasFlips        bool
 	HasClasses      bool
 	HasNotes        bool
-	Stopped         bool // the run could stop early
+	Computed        []string // what was computed in which type
+	Stopped         bool     // the run could stop early
 }
 
 // sheet is a table.
@@ -183,7 +184,7 @@ func newPage(r *Report) (*page, error) {
 		Mark: marks[r.Verdict], Word: verdictWord(r.Verdict),
 		Margin: r.Policy.margin(), Confidence: trim(r.Policy.Confidence * 100),
 		Accuracy: newSheet(accuracyTable(r)), Looks: newSheet(lookTable(r)),
-		AllWarnings: r.warnings(),
+		AllWarnings: r.warnings(), Computed: r.computed(),
 	}
 	v.AllWarnings, v.MoreWarnings = bounded(v.AllWarnings)
 	var err error
@@ -212,7 +213,7 @@ func newPage(r *Report) (*page, error) {
 			return nil, fmt.Errorf("model %s: %w", m.Name, err)
 		}
 		v.HasTensors = v.HasTensors || n.Thresholds != nil
-		v.HasNotes = v.HasNotes || r.Dataset != nil || m.Calibration != nil || len(m.Quantization) > 0
+		v.HasNotes = v.HasNotes || len(v.Computed) > 0 || r.Dataset != nil || m.Calibration != nil || len(m.Quantization) > 0
 		v.Stopped = v.Stopped || m.SetSize > 0
 		v.HasFlips = v.HasFlips || n.Gallery != nil
 		v.Nets = append(v.Nets, n)

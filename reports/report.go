@@ -82,6 +82,8 @@ type Precision struct {
 	TiedTop1    int     `json:"tied_top1"` // images whose hit hangs on how a tie is broken
 	TiedTop5    int     `json:"tied_top5"`
 	NaN         int     `json:"nan"` // images with a NaN logit
+	// Computed says what was computed in which type, where that is known.
+	Computed string `json:"computed,omitempty"`
 	// ECE is the expected calibration error of the top-1 probabilities, nil where no image has one.
 	ECE *float64 `json:"ece,omitempty"`
 

@@ -69,6 +69,9 @@ func sample(t *testing.T, change func(*accuracy.Policy)) *reports.Report {
 	r.Dataset = &reports.Dataset{Source: "val", Format: "list", Images: 11250, Calibration: 1250, Scored: 10000, Classes: 10, Preprocessing: "resize 256", Decoder: "image/jpeg", SplitSeed: &seed}
 	r.Manifest = &reports.File{Path: "manifest.json", SHA256: strings.Repeat("ab", 32)}
 	r.Models[0].Calibration = &reports.Calibration{Method: "entropy", Images: 1250, Batches: 50, BatchSize: 25, Tensors: 12, Cache: "steady.entropy.cache", Warnings: []string{"tensor relu_3 is constant"}}
+	for i := range r.Models {
+		r.Models[i].Precisions[2].Computed = "int32 sums of int8 products"
+	}
 	r.Models[0].Quantization = []reports.Quantization{{
 		Precision: "int8", File: "steady.int8.onnx", Rewritten: 9,
 		Float: []reports.FloatNode{{Node: "sm", Op: "Softmax", Reason: "stays float"}, {Node: "a", Op: "Sigmoid", Reason: "not supported"}, {Node: "b", Op: "Sigmoid", Reason: "not supported"}},

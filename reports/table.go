@@ -251,6 +251,7 @@ func (r *Report) notes() []string {
 	if d := r.Dataset; d != nil {
 		lines = append(lines, fmt.Sprintf("%d images: %d calibrated, %d scored, %d skipped", d.Images, d.Calibration, d.Scored, d.Skipped))
 	}
+	lines = append(lines, r.computed()...)
 	for _, m := range r.Models {
 		for _, p := range m.Precisions {
 			if p.ClassesLost > 0 {
@@ -276,6 +277,20 @@ func (r *Report) notes() []string {
 		}
 		for _, l := range m.Layers {
 			lines = append(lines, fmt.Sprintf("%s: %s runs %s", m.Name, accuracy.DisplayName(l.Precision), layerCounts(l)))
+		}
+	}
+	return lines
+}
+
+// computed says what the candidates were computed in, once where it is the same for several models.
+func (r *Report) computed() []string {
+	var lines []string
+	for _, m := range r.Models {
+		for _, p := range m.Precisions[min(1, len(m.Precisions)):] {
+			line := accuracy.DisplayName(p.Name) + ": " + p.Computed
+			if p.Computed != "" && !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
 		}
 	}
 	return lines

@@ -20,13 +20,18 @@ func newEvaluateCmd(a *app) *cobra.Command {
 		candidates []string
 		asJSON     bool
 		exitZero   bool
+		defaults   bool
 	)
 	cmd := &cobra.Command{
 		Use:   "evaluate --base FILE --candidate NAME=FILE ...",
 		Short: "Score given models against a base, and decide",
 		Long: `evaluate scores models that were made elsewhere, or by calibrate, on the same images as a base model, and decides
 whether the loss is within --max-loss. All images are scored, except those that calibrated a candidate as the manifest
-beside it tells. The verdict stands on --primary, which names a candidate where there are several.`,
+beside it tells. The verdict stands on --primary, which names a candidate where there are several.
+
+A candidate with QuantizeLinear/DequantizeLinear pairs of int8 computes in integers between them, on every machine; how it was
+put to the engine is in manifest.json. ONNX Runtime's default session computes most of such a model in float32 on x86, and none
+on ARM: --engine-defaults scores what it gives here.`,
 		Example: `  quantgate evaluate --base resnet50.onnx --candidate int8=resnet50.int8.onnx --images val/ --labels val.txt --preset imagenet
   quantgate evaluate --base a.onnx --candidate pruned=b.onnx --candidate int8=c.onnx --primary int8:top1 --images val/ --labels val.txt`,
 		Args: cobra.NoArgs,
@@ -40,6 +45,7 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 			}
 			job.models = []string{base}
 			apply := func(j *pipeline.Job) error {
+				j.EngineDefaults = defaults
 				j.Candidates, err = parseCandidates(candidates)
 				return err
 			}
@@ -58,6 +64,7 @@ beside it tells. The verdict stands on --primary, which names a candidate where 
 	fs := cmd.Flags()
 	fs.StringVar(&base, "base", "", "ONNX model to compare with")
 	fs.StringArrayVar(&candidates, "candidate", nil, "NAME=FILE: ONNX model to score, and what to call it (repeatable)")
+	fs.BoolVar(&defaults, "engine-defaults", false, "run Q/DQ candidates as the engine's default session does, instead of in integers throughout")
 	fs.BoolVar(&asJSON, "json", false, "print report.json instead of the table")
 	fs.BoolVar(&exitZero, "exit-zero", false, "exit 0 whatever the verdict; errors still exit 1")
 	job.register(fs)

@@ -158,6 +158,7 @@ func describeManifest(r *reports.Report, m *pipeline.Manifest) {
 			continue
 		}
 		entry := &m.Models[at]
+		describeTypes(out, entry)
 		r.Dataset.Scored, r.Dataset.Skipped = out.N, len(entry.Skipped)
 		if c := entry.Calibrated; c != nil && entry.Cache != nil {
 			out.Calibration = &reports.Calibration{

@@ -207,6 +207,7 @@ func describe(r *reports.Report, result *pipeline.Result) {
 	}
 	for i := range r.Models {
 		found, entry, out := &result.Models[i], &m.Models[i], &r.Models[i]
+		describeTypes(out, entry)
 		r.Dataset.Scored = out.N
 		r.Dataset.Skipped = len(found.Bad)
 		r.Dataset.Calibration = len(m.Calibration.IDs)
@@ -236,6 +237,13 @@ func describe(r *reports.Report, result *pipeline.Result) {
 		if q := found.QDQ; q != nil {
 			out.Quantization = append(out.Quantization, quantization(pipeline.INT8, entry.INT8, q.Nodes, q.Warnings))
 		}
+	}
+}
+
+// describeTypes adds what was computed in which type.
+func describeTypes(r *reports.Model, m *pipeline.ManifestModel) {
+	for i := range r.Precisions {
+		r.Precisions[i].Computed = m.Computed[r.Precisions[i].Name]
 	}
 }
 

@@ -168,6 +168,27 @@ func Test(t *testing.T, b engine.Backend) {
 		require.ErrorIs(t, err, engine.ErrClosed)
 	})
 
+	t.Run("an optimised model gives the same bits", func(t *testing.T) {
+		optimizer, ok := b.(engine.Optimizer)
+		if !ok {
+			t.Skip("the engine does not show what it makes of a model")
+		}
+		first, data, err := optimizer.OpenOptimized(ctx, Model(t, Linear), engine.Options{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, first.Close()) }()
+		run(t, first, 3, 0, outputs(2))
+		s, err := b.Open(ctx, engine.Model{Name: "optimised", Data: data}, engine.Options{NoFusion: true})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, s.Close()) }()
+		run(t, s, 3, 0, outputs(2))
+		cancelled, cancel := context.WithCancel(ctx)
+		cancel()
+		_, _, err = optimizer.OpenOptimized(cancelled, Model(t, Linear), engine.Options{})
+		require.ErrorIs(t, err, context.Canceled)
+		_, _, err = optimizer.OpenOptimized(ctx, Model(t, TwoInputs), engine.Options{})
+		requireMessage(t, err, TwoInputs, "2 inputs")
+	})
+
 	t.Run("a model from a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "file.onnx")
 		require.NoError(t, os.WriteFile(path, Model(t, Linear).Data, 0o600))

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/quantgate/quantgate/dataset"
+)
+
+// ours are the precisions of the whole job, and of the one that Python does too.
+const (
+	all = "fp32,fp16,int8"
+	two = "fp32,int8"
+)
+
+// jobs measures the whole job on one set: against the engine's bare passes and the decoder alone, and against Python.
+func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
+	d, ids, err := b.scored(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	n := len(ids)
+	peers := map[string]string{}
+	if b.python != "" {
+		for _, activations := range []string{"int8", "uint8"} {
+			peers[activations] = filepath.Join(b.dir, activations+".onnx")
+			if err := b.quantize(ctx, s, peers[activations], activations, false); err != nil {
+				return err
+			}
+		}
+	}
+	costs := map[string][]cost{}
+	note := func(side string, c cost, err error) error {
+		costs[side] = append(costs[side], c)
+		return err
+	}
+	for range b.pairs {
+		var bare cost
+		for _, name := range []string{passFP32, passFP16, passINT8} {
+			c, err := p.pass(ctx, name, n, b.cores)
+			if err != nil {
+				return err
+			}
+			bare.Wall, bare.CPU = bare.Wall+c.Wall, bare.CPU+c.CPU
+		}
+		if err := note("bare passes", bare, nil); err != nil {
+			return err
+		}
+		c, err := b.run(ctx, s, all)
+		if err := note(all, c, err); err != nil {
+			return err
+		}
+		c, err = b.decode(ctx, d, ids, s)
+		if err := note("decode", c, err); err != nil {
+			return err
+		}
+		c, err = b.run(ctx, s, two)
+		if err := note(two, c, err); err != nil {
+			return err
+		}
+		for activations, model := range peers {
+			c, err := b.pythonScore(ctx, s, model)
+			if err := note("python "+activations, c, err); err != nil {
+				return err
+			}
+		}
+	}
+
+	fmt.Printf("\n%s, %d images scored\n", s.name, n)
+	ratio := func(what string, of func(i int) (wall, cpu float64)) {
+		var walls, cpus []float64
+		for i := range b.pairs {
+			w, c := of(i)
+			walls, cpus = append(walls, w), append(cpus, c)
+		}
+		w, c := median(walls), median(cpus)
+		fmt.Printf("  %-68s %6.3f of wall time, %6.3f of CPU time\n", what, w, c)
+		b.lines = append(b.lines, map[string]any{
+			"benchmark": "job", "model": b.settings.model, "set": s.name, "images": n, "ratio": what, "wall": w, "cpu": c, "all_wall": walls, "all_cpu": cpus,
+		})
+	}
+	for _, side := range []string{"bare passes", "decode", all, two, "python int8", "python uint8"} {
+		var rates []float64
+		for _, c := range costs[side] {
+			rates = append(rates, float64(n)/c.Wall)
+		}
+		if len(rates) > 0 {
+			rate := median(rates)
+			fmt.Printf("  %-68s %6.1f images/s\n", side, rate)
+			b.lines = append(b.lines, map[string]any{"benchmark": "job", "model": b.settings.model, "set": s.name, "images": n, "side": side, "images_per_second": rate, "costs": costs[side]})
+		}
+	}
+	ratio("quantgate run "+all+" / its three bare passes", func(i int) (float64, float64) {
+		return costs[all][i].Wall / costs["bare passes"][i].Wall, costs[all][i].CPU / costs["bare passes"][i].CPU
+	})
+	ratio("quantgate run "+all+" / (bare passes + decode's CPU time / cores)", func(i int) (float64, float64) {
+		bare, decode := costs["bare passes"][i], costs["decode"][i]
+		return costs[all][i].Wall / (bare.Wall + decode.CPU/float64(b.cores)), costs[all][i].CPU / (bare.CPU + decode.CPU)
+	})
+	for activations := range peers {
+		ratio("images/s of quantgate run "+two+" / Python, "+activations+" activations", func(i int) (float64, float64) {
+			theirs := costs["python "+activations][i]
+			return theirs.Wall / costs[two][i].Wall, theirs.CPU / costs[two][i].CPU
+		})
+	}
+	return nil
+}
+
+// decode measures the loader alone, on every core.
+func (b *bench) decode(ctx context.Context, d *dataset.Dataset, ids []int, s set) (cost, error) {
+	pre, err := s.preprocess()
+	if err != nil {
+		return cost{}, err
+	}
+	began, cpu := time.Now(), cpuSeconds()
+	loader := d.Load(ctx, ids, dataset.LoadOptions{Preprocess: pre, BatchSize: batchSize, Workers: b.cores})
+	defer loader.Close()
+	for {
+		batch, err := loader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return cost{time.Since(began).Seconds(), cpuSeconds() - cpu}, nil
+		}
+		if err != nil {
+			return cost{}, err
+		}
+		batch.Release()
+	}
+}
+
+func (s set) peer() []string {
+	return []string{"--images", s.images, "--labels", s.labels, "--resize", fmt.Sprint(s.resize)}
+}
+
+// quantize makes ONNX Runtime's own INT8 model, once; the job is measured without it.
+func (b *bench) quantize(ctx context.Context, s set, out, activations string, symmetric bool) error {
+	args := append([]string{"benchmarks/job/job.py", "quantize", "--model", b.model, "--out", out, "--activations", activations,
+		"--limit", fmt.Sprint(calibBatches * batchSize)}, s.peer()...)
+	if symmetric {
+		args = append(args, "--symmetric")
+	}
+	if err := b.command(ctx, b.python, args...).Run(); err != nil {
+		return fmt.Errorf("quantize_static: %w", err)
+	}
+	return nil
+}
+
+// pythonScore measures the job in Python: its own clock, without interpreter and imports, and the CPU time of all.
+func (b *bench) pythonScore(ctx context.Context, s set, candidate string) (cost, error) {
+	cmd := b.command(ctx, b.python, append([]string{"benchmarks/job/job.py", "score", "--model", b.model, "--candidate", candidate,
+		"--skip", fmt.Sprint(calibBatches * batchSize), "--limit", fmt.Sprint(max(0, s.limit-calibBatches*batchSize)), "--threads", fmt.Sprint(b.cores)}, s.peer()...)...)
+	out, err := cmd.Output()
+	if err != nil {
+		return cost{}, fmt.Errorf("python: %w", err)
+	}
+	var answer struct{ Seconds float64 }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return cost{}, fmt.Errorf("python: %w", err)
+	}
+	return cost{answer.Seconds, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}, nil
+}
