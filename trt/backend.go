@@ -63,11 +63,13 @@ func New(o Options) (*Backend, error) {
 }
 
 // driverFile is a driver that lies in the libraries' folder, or "".
-func driverFile(folder string) string {
+func driverFile(folder string) string { return fileIn(folder, cuda.FileName) }
+
+func fileIn(folder, name string) string {
 	if folder == "" {
 		return ""
 	}
-	path := filepath.Join(folder, cuda.FileName)
+	path := filepath.Join(folder, name)
 	if _, err := os.Stat(path); err != nil {
 		return ""
 	}
@@ -128,32 +130,50 @@ func (b *Backend) Open(ctx context.Context, m engine.Model, o engine.Options) (e
 }
 
 func (b *Backend) open(ctx context.Context, m engine.Model, o engine.Options) (*Session, error) {
+	s, _, err := b.openPlan(ctx, m, o)
+	return s, err
+}
+
+// openPlan is open that gives the plan too, which other GPUs of the kind can load.
+func (b *Backend) openPlan(ctx context.Context, m engine.Model, o engine.Options) (*Session, *plan, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch o.Precision {
 	case engine.AsStated, engine.Half, engine.Int8:
 	default:
-		return nil, fmt.Errorf("unknown precision %q", o.Precision)
+		return nil, nil, fmt.Errorf("unknown precision %q", o.Precision)
 	}
 	r, keep := b.recipe(m, o)
 	if keep {
 		if kept := b.plans.load(r); kept != nil {
 			s, err := b.load(modelName(m), kept, o)
 			if err == nil {
-				return s, nil
+				return s, kept, nil
 			}
 			b.log.note(LevelWarn, fmt.Sprintf("%s: the kept plan does not load, building it anew: %v", modelName(m), err))
 		}
 	}
 	built, err := b.build(ctx, m, o, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if keep {
 		b.plans.store(r, built)
 	}
-	return b.load(modelName(m), built, o)
+	s, err := b.load(modelName(m), built, o)
+	return s, built, err
+}
+
+// Plan returns the plan that is kept of a model, as TensorRT serialised it, for other programs to load.
+func (b *Backend) Plan(m engine.Model, o engine.Options) ([]byte, error) {
+	r, keep := b.recipe(m, o)
+	if keep {
+		if kept := b.plans.load(r); kept != nil {
+			return kept.data, nil
+		}
+	}
+	return nil, fmt.Errorf("model %s: no plan of it is kept", modelName(m))
 }
 
 // Calibrate builds an INT8 engine with TensorRT's own calibrator and returns the cache exactly as TensorRT wrote it. The plan is kept, so

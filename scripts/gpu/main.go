@@ -2,7 +2,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -86,11 +85,11 @@ func (f *settings) measure(ctx context.Context) error {
 		return fmt.Errorf("unexpected session %T", opened)
 	}
 	if f.plan != "" {
-		kept, err := os.ReadFile(b.PlanFile(m, o))
+		plan, err := b.Plan(m, o)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(f.plan, kept[33+bytes.IndexByte(kept[32:], '\n'):], 0o600); err != nil {
+		if err := os.WriteFile(f.plan, plan, 0o600); err != nil {
 			return err
 		}
 	}
@@ -99,16 +98,16 @@ func (f *settings) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := s.Throughput(ctx, 100); err != nil { // warm up
+	if err := s.Repeat(ctx, 100); err != nil { // warm up
 		return err
 	}
 	var speeds []float64
 	for range 7 {
-		v, err := s.Throughput(ctx, 100)
-		if err != nil {
+		began := time.Now()
+		if err := s.Repeat(ctx, 100); err != nil {
 			return err
 		}
-		speeds = append(speeds, v)
+		speeds = append(speeds, float64(100*f.trt.Batch)/time.Since(began).Seconds())
 	}
 	slices.Sort(speeds)
 	fmt.Printf("session %s %q batch %d: %.1f images/s, median of 7 x 100\n", m.Name, f.precision, f.trt.Batch, speeds[3])

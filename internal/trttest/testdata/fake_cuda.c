@@ -1,10 +1,13 @@
-// A driver with one GPU whose memory is the host's. It keeps count of what was not given back, and fails where FAKE_CUDA says.
+// A driver with FAKE_DEVICES GPUs (1), whose memory is the host's. It keeps count of what was not given back, checks that memory is used in
+// the context it was allocated in, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes device 1 fail from its 20th wait on; FAKE_OTHER=1
+// gives device 1 another name.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int live;
+#define MOST 8
+static int live, contexts[MOST], waits[MOST];
 static __thread void *current;
 
 int fake_live_allocations(void) { return live; }
@@ -13,20 +16,45 @@ static int mode(const char *what) {
 	const char *m = getenv("FAKE_CUDA");
 	return m && !strcmp(m, what);
 }
+static int devices(void) {
+	const char *n = getenv("FAKE_DEVICES");
+	return n ? atoi(n) : 1;
+}
+#define ID(d) if (d < 5 || d >= 5 + devices()) return 101 // what cuDeviceGet gives is no index
 
 int cuInit(unsigned flags) { return flags ? 1 : mode("no_device") ? 100 : 0; }
 int cuDriverGetVersion(int *v) { return *v = 12040, 0; }
-int cuDeviceGetCount(int *n) { return *n = 1, 0; }
-int cuDeviceGet(int *d, int i) { return i ? 101 : (*d = 5, 0); }
-int cuDeviceGetName(char *s, int n, int d) { return d == 5 ? snprintf(s, n, "Fake GPU"), 0 : 101; }
-int cuDeviceTotalMem_v2(size_t *n, int d) { return d == 5 ? (*n = (size_t)8 << 30, 0) : 101; }
-int cuDeviceGetAttribute(int *v, int a, int d) { return d == 5 ? (*v = a == 75 ? 9 : 0, 0) : 101; }
-int cuDevicePrimaryCtxRetain(void **c, int d) { return d == 5 ? (*c = &live, 0) : 101; }
+int cuDeviceGetCount(int *n) { return *n = devices(), 0; }
+int cuDeviceGet(int *d, int i) { return i >= devices() ? 101 : (*d = 5 + i, 0); }
+int cuDeviceGetName(char *s, int n, int d) {
+	const char *other = getenv("FAKE_OTHER");
+	ID(d);
+	return snprintf(s, n, other && atoi(other) == d - 5 ? "Other GPU" : "Fake GPU"), 0;
+}
+int cuDeviceGetPCIBusId(char *s, int n, int d) {
+	ID(d);
+	return snprintf(s, n, "0000:%02d:00.0", d - 5), 0;
+}
+int cuDeviceTotalMem_v2(size_t *n, int d) {
+	ID(d);
+	return *n = (size_t)8 << 30, 0;
+}
+int cuDeviceGetAttribute(int *v, int a, int d) {
+	ID(d);
+	return *v = a == 75 ? 9 : a == 16 ? 132 : 0, 0;
+}
+int cuDevicePrimaryCtxRetain(void **c, int d) {
+	ID(d);
+	return *c = &contexts[d - 5], 0;
+}
 int cuCtxSetCurrent(void *c) { return current = c, 0; }
-#define BOUND if (current != &live) return 201
+#define BOUND if ((int *)current < contexts || (int *)current >= contexts + MOST) return 201
+#define OWNED(p) if (*(void **)((char *)(p) - 16) != current) return 400
 
 static int get(void **p, size_t n) {
-	*p = malloc(n);
+	char *b = malloc(n + 16);
+	*(void **)b = current;
+	*p = b + 16;
 	__sync_fetch_and_add(&live, 1);
 	return 0;
 }
@@ -37,7 +65,8 @@ int cuMemAlloc_v2(uint64_t *p, size_t n) {
 }
 int cuMemFree_v2(uint64_t p) {
 	BOUND;
-	free((void *)p);
+	OWNED(p);
+	free((char *)p - 16);
 	__sync_fetch_and_sub(&live, 1);
 	return 0;
 }
@@ -49,10 +78,12 @@ int cuMemHostAlloc(void **p, size_t n, unsigned flags) {
 int cuMemFreeHost(void *p) { return cuMemFree_v2((uint64_t)p); }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) {
 	BOUND;
+	OWNED(to);
 	return s ? memcpy((void *)to, from, n), 0 : 1;
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) {
 	BOUND;
+	OWNED(from);
 	return s ? memcpy(to, (void *)from, n), 0 : 1;
 }
 int cuStreamCreate(void **s, unsigned flags) {
@@ -61,14 +92,21 @@ int cuStreamCreate(void **s, unsigned flags) {
 }
 int cuStreamDestroy_v2(void *s) { return cuMemFree_v2((uint64_t)s); }
 int cuStreamSynchronize(void *s) {
+	int device, from;
+	const char *lost = getenv("FAKE_LOST");
 	BOUND;
-	return !s ? 1 : mode("wait_fails") ? 700 : 0;
+	if (!s) return 1;
+	OWNED(s);
+	int i = (int *)current - contexts;
+	int n = __sync_add_and_fetch(&waits[i], 1);
+	if (lost && sscanf(lost, "%d:%d", &device, &from) == 2 && device == i && n >= from) return 214;
+	return mode("wait_fails") ? 700 : 0;
 }
 int cuMemGetInfo_v2(size_t *f, size_t *t) {
 	BOUND;
 	return *f = (size_t)7 << 30, *t = (size_t)8 << 30, 0;
 }
 int cuGetErrorString(int r, const char **s) {
-	*s = r == 2 ? "out of memory" : r == 100 ? "no CUDA-capable device is detected" : r == 101 ? "invalid device ordinal" : r == 700 ? "an illegal memory access was encountered" : "some error";
+	*s = r == 2 ? "out of memory" : r == 100 ? "no CUDA-capable device is detected" : r == 101 ? "invalid device ordinal" : r == 214 ? "uncorrectable ECC error encountered" : r == 700 ? "an illegal memory access was encountered" : "some error";
 	return 0;
 }

@@ -212,7 +212,10 @@ static void *builder_build(void *p, object *n, object *c) {
 
 static bool network_fill(void *p, const char *data, size_t size) {
 	object *o = self_of(p);
-	char *text = strndup(data, size), *save = NULL;
+	const char *instead = getenv("FAKE_MODEL"); // what an ONNX file stands for, its lines ended by ';'
+	char *text = instead && strncmp(data, "fake", 4) ? strdup(instead) : strndup(data, size), *save = NULL;
+	for (char *c = text; instead && *c; c++)
+		if (*c == ';') *c = '\n';
 	char *line = strtok_r(text, "\n", &save);
 	bool ok = line && !strcmp(line, "fake");
 	while (ok && (line = strtok_r(NULL, "\n", &save))) {
