@@ -268,10 +268,10 @@ func result(precision string, devices int, compute, endToEnd float64) bench.Resu
 
 func TestDerivedFigures(t *testing.T) {
 	int8 := result("int8", 1, 4000, 900)
-	int8.Cache = "cc"
+	int8.Ranges = "cache"
 	int8.Conditions = &bench.Conditions{ClockMHz: 1500, ClockMinMHz: 1400, ClockMaxMHz: 1600, PowerWatts: 400, Throttled: []string{"SW power cap"}}
 	two := result("int8", 2, 7600, 1000)
-	two.Cache = "cc"
+	two.Ranges = "cache"
 	two.Conditions = &bench.Conditions{ClockMHz: 1980, ClockMinMHz: 1980, ClockMaxMHz: 1980}
 	slow := result("fp16", 1, 500, 400)
 	slow.Compute.Max = 560
@@ -301,13 +301,14 @@ func TestResultFiles(t *testing.T) {
 	rs := bench.Results{}.Add(result("fp32", 1, 10, 5)).Add(result("int8", 1, 30, 6))
 	rs = rs.Add(result("fp32", 1, 11, 5)) // measured again
 	require.Len(t, rs, 2)
-	require.True(t, rs.Has(rs[1].Key))
+	require.Equal(t, &rs[1], rs.Find(rs[1].Key))
+	require.Nil(t, rs.Find(bench.Key{}))
 	require.NoError(t, bench.Save(path, rs))
 	back, err := bench.Load(path)
 	require.NoError(t, err)
 	require.Equal(t, rs, back)
 	for text, want := range map[string]string{
-		"{": "not a file that quantgate bench wrote", `{"schema_version":"2.0"}`: "2.0",
+		"{": "not a file that quantgate bench wrote", `{"schema_version":"2.0"}`: "2.0", `{"schema_version":"1.0"}`: "no results",
 		`{"schema_version":"1.0","results":[{"end_to_end":{"median":0}}]}`:                                         "is none",
 		`{"schema_version":"1.0","results":[{"end_to_end":{"median":1,"min":1,"max":1}}]}`:                         "missing",
 		`{"schema_version":"1.0","results":[{"model":"m","end_to_end":{"median":1,"min":1,"max":1},"batch":"x"}]}`: "not a file",

@@ -21,8 +21,6 @@ type Result struct {
 	EndToEnd   Rate        `json:"end_to_end"`
 	Latency    Latency     `json:"latency_seconds"`
 	Conditions *Conditions `json:"conditions,omitempty"`
-	// Ranges says what INT8 stands on.
-	Ranges string `json:"ranges,omitempty"`
 	// Layers counts the engine's layers by arithmetic, and Float names those of an INT8 engine that do not run in INT8.
 	Layers map[string]int `json:"layers,omitempty"`
 	Float  []FloatLayer   `json:"float_layers,omitempty"`
@@ -45,7 +43,8 @@ type Key struct {
 	Devices     int    `json:"devices"`           // that shared the calls
 	Threads     int    `json:"threads,omitempty"` // a call may use, on a CPU
 	Parallel    int    `json:"parallel"`          // calls in flight with copies
-	Cache       string `json:"cache_sha256,omitempty"`
+	// Ranges says what INT8 stands on.
+	Ranges string `json:"ranges,omitempty"`
 }
 
 // Rate is the result's throughput: without copies where that was measured.
@@ -67,7 +66,8 @@ func (r *Result) ImagesPerJoule() float64 {
 // Results are figures in the order that Sort gives them.
 type Results []Result
 
-func (rs Results) find(k Key) *Result {
+// Find returns the figure of a key, nil where there is none.
+func (rs Results) Find(k Key) *Result {
 	for i := range rs {
 		if rs[i].Key == k {
 			return &rs[i]
@@ -76,12 +76,9 @@ func (rs Results) find(k Key) *Result {
 	return nil
 }
 
-// Has reports whether a figure is there.
-func (rs Results) Has(k Key) bool { return rs.find(k) != nil }
-
 // Add puts a result in the place of the one with its key, or adds it.
 func (rs Results) Add(r Result) Results {
-	if old := rs.find(r.Key); old != nil {
+	if old := rs.Find(r.Key); old != nil {
 		*old = r
 		return rs
 	}
@@ -94,8 +91,8 @@ const Base = "fp32"
 // Speedup is a result's throughput over FP32's of the same model under the same circumstances; 0 where that was not measured.
 func (rs Results) Speedup(r *Result) float64 {
 	k := r.Key
-	k.Precision, k.Cache = Base, ""
-	base := rs.find(k)
+	k.Precision, k.Ranges = Base, ""
+	base := rs.Find(k)
 	if base == nil {
 		return 0
 	}
@@ -164,7 +161,9 @@ func (r *Result) Title() string {
 	switch {
 	case r.Devices > 1:
 		s += fmt.Sprintf(", %d devices", r.Devices)
-	case r.Threads > 0:
+	case r.Threads == 1:
+		s += ", 1 thread"
+	case r.Threads > 1:
 		s += fmt.Sprintf(", %d threads", r.Threads)
 	}
 	return s
@@ -231,6 +230,9 @@ func parse(data []byte) (Results, error) {
 	}
 	if !strings.HasPrefix(f.SchemaVersion, "1.") {
 		return nil, fmt.Errorf("schema version %q where 1.x is read", f.SchemaVersion)
+	}
+	if f.Results == nil {
+		return nil, errors.New("no results are in it")
 	}
 	for i := range f.Results {
 		r := &f.Results[i]

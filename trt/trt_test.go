@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/internal/trttest"
 	"github.com/quantgate/quantgate/tensor"
 	"github.com/quantgate/quantgate/trt"
-	"github.com/quantgate/quantgate/internal/trttest"
 )
 
 var versions = []int{8503, 8601, 100000, 101501}

@@ -110,6 +110,8 @@ Results go to stdout, everything else to stderr.`,
 		newCompareCmd(a),
 		newCacheCmd(a),
 		newDatasetCmd(a),
+		newBenchCmd(a),
+		newDevicesCmd(a),
 		newDoctorCmd(a),
 		newVersionCmd(a),
 	)
