@@ -167,7 +167,7 @@ func Random(shape tensor.Shape, batch int, image [2]int64, seed uint64) (*tensor
 		shape[i] = image[i-2]
 	}
 	x := tensor.New(shape...)
-	rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // images, not secrets
+	rng := rand.New(rand.NewPCG(seed, 1))
 	for i := range x.Data {
 		x.Data[i] = 2*rng.Float32() - 1
 	}

@@ -330,7 +330,8 @@ func ScalingPlot(rs bench.Results) ([]byte, error) {
 		lines[at].xy = append(lines[at].xy, plotter.XY{X: float64(r.Devices), Y: e * float64(r.Devices)})
 		most = max(most, r.Devices)
 	}
-	if most < 2 || len(lines) > mostLinesDrawn {
+	lines = slices.DeleteFunc(lines, func(l line) bool { return len(l.xy) < 2 }) // measured on one device only
+	if len(lines) == 0 || len(lines) > mostLinesDrawn {
 		return nil, nil
 	}
 	p := newPlot("times one GPU's images/s")
