@@ -161,7 +161,10 @@ func throughputNotes(rs bench.Results) []string {
 		}
 		const named = 8
 		var names []string
-		for i, l := range r.Float {
+		// Layers that only change a tensor's format come last.
+		float := slices.Clone(r.Float)
+		slices.SortStableFunc(float, func(a, b bench.FloatLayer) int { return reformats(a) - reformats(b) })
+		for i, l := range float {
 			if i == named {
 				names = append(names, fmt.Sprintf("and %d more", len(r.Float)-named))
 				break
@@ -175,6 +178,14 @@ func throughputNotes(rs bench.Results) []string {
 		add(fmt.Sprintf("%s INT8, batch %d: %d of %d layers do not run in INT8: %s", r.Model, r.Batch, len(r.Float), total, strings.Join(names, ", ")))
 	}
 	return lines
+}
+
+// reformats is 1 for a layer that only changes a tensor's format, else 0.
+func reformats(l bench.FloatLayer) int {
+	if l.Type == "Reformat" {
+		return 1
+	}
+	return 0
 }
 
 // ThroughputFormats are the formats of Throughput.
@@ -289,6 +300,15 @@ func ThroughputPlot(rs bench.Results) ([]byte, error) {
 			return nil, fmt.Errorf("plot throughput: %w", err)
 		}
 	}
+	p.Y.Tick.Marker = plot.TickerFunc(func(low, high float64) []plot.Tick {
+		ticks := plot.DefaultTicks{}.Ticks(low, high)
+		for i := range ticks {
+			if ticks[i].Label != "" {
+				ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', -1, 64)
+			}
+		}
+		return ticks
+	})
 	p.Y.Min = 0
 	p.Y.Max *= 1 + 0.14*float64(len(precisions)) // room for the legend above the bars
 	data, err := drawBars(p, models, len(precisions))

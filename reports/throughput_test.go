@@ -38,7 +38,7 @@ func speeds() bench.Results {
 		add(m, "fp16", 1, 2000)
 		r := add(m, "int8", 1, 4000)
 		r.Ranges = "random images: for speed only"
-		r.Layers, r.Float = map[string]int{"int8": 20, "fp32": 1}, []bench.FloatLayer{{Name: "norm1", Type: "LRN", Precision: "fp32"}}
+		r.Layers, r.Float = map[string]int{"int8": 20, "fp32": 2}, []bench.FloatLayer{{Name: "in", Type: "Reformat", Precision: "fp32"}, {Name: "norm1", Type: "LRN", Precision: "fp32"}}
 	}
 	r := add("alexnet", "int8", 2, 7600)
 	r.Ranges = "random images: for speed only"
@@ -78,7 +78,7 @@ func TestThroughputInReports(t *testing.T) {
 		var b bytes.Buffer
 		require.NoError(t, reports.Write(&b, r, f))
 		require.Contains(t, b.String(), want, f)
-		require.Contains(t, b.String(), "1 of 21 layers do not run in INT8: LRN norm1 (FP32)", f)
+		require.Contains(t, b.String(), "2 of 22 layers do not run in INT8: LRN norm1 (FP32), Reformat in (FP32)", f)
 		require.Contains(t, b.String(), "4.00", f)
 	}
 	var b bytes.Buffer
@@ -91,7 +91,7 @@ func TestThroughputPlots(t *testing.T) {
 	bars, err := reports.ThroughputPlot(rs)
 	require.NoError(t, err)
 	texts := svgTexts(t, bars)
-	for _, s := range []string{"images/s at batch 128", "alexnet", "weak|net", "FP32", "FP16", "INT8"} {
+	for _, s := range []string{"images/s at batch 128", "alexnet", "weak|net", "FP32", "FP16", "INT8", "2500"} {
 		require.Contains(t, texts, s)
 	}
 	lines, err := reports.ScalingPlot(rs)

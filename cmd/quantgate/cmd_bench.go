@@ -123,8 +123,9 @@ type benchJob struct {
 	batches    []int
 	precisions []string
 	backend    engine.Backend
-	group      *trt.Group // nil on a CPU
-	counts     []int      // of devices, or of threads
+	group      *trt.Group     // nil on a CPU
+	sensors    []bench.Sensor // of the group's GPUs; nil where they cannot be read
+	counts     []int          // of devices, or of threads
 	device     string
 	results    bench.Results
 }
@@ -244,6 +245,13 @@ func (b *benchJob) open(threads string) error {
 			return err
 		}
 		b.backend, b.device = b.group, b.group.DeviceName()
+		found, err := b.group.Sensors()
+		if err != nil {
+			b.app.ui.Warnf("GPU clocks, power and temperature are not known: %v", err)
+		}
+		for _, s := range found {
+			b.sensors = append(b.sensors, gpuSensor{s})
+		}
 		for n := 1; n < b.group.Size(); n *= 2 {
 			b.counts = append(b.counts, n)
 		}
@@ -313,17 +321,9 @@ func (b *benchJob) kept(s *pipeline.Subject) string {
 
 // figure measures one result and saves it.
 func (b *benchJob) figure(ctx context.Context, m engine.Model, o engine.Options, r bench.Result) error {
-	backend, sensors := b.backend, []bench.Sensor(nil)
+	backend := b.backend
 	if b.group != nil {
-		g := b.group.First(r.Devices)
-		backend = g
-		found, err := g.Sensors()
-		if err != nil {
-			b.app.ui.Warnf("%s: GPU clocks, power and temperature are not known: %v", r.Title(), err)
-		}
-		for _, s := range found {
-			sensors = append(sensors, gpuSensor{s})
-		}
+		backend = b.group.First(r.Devices)
 	}
 	o.Threads = r.Threads
 	session, err := backend.Open(ctx, m, o)
@@ -334,9 +334,9 @@ func (b *benchJob) figure(ctx context.Context, m engine.Model, o engine.Options,
 	options := bench.Options{
 		Batch: r.Batch, Devices: r.Devices, Parallel: r.Parallel, Warmup: b.warmup, Duration: b.duration, Repeats: b.repeats, Image: b.image(),
 	}
-	if len(sensors) > 0 {
+	if len(b.sensors) > 0 {
 		options.Watch = func() func() *bench.Conditions {
-			return bench.Watch(sensors, 50*time.Millisecond, func(err error) { b.app.ui.Warnf("%s: %v", r.Title(), err) })
+			return bench.Watch(b.sensors[:r.Devices], 50*time.Millisecond, func(err error) { b.app.ui.Warnf("%s: %v", r.Title(), err) })
 		}
 	}
 	found, err := bench.Measure(ctx, session, options)
