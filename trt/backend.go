@@ -40,7 +40,11 @@ const Remedy = "install TensorRT 8.5, 8.6 or 10 and NVIDIA's driver, or name the
 
 // New opens TensorRT and a GPU. The error is one line, carries the loader's own text, and wraps engine.ErrUnavailable where a library or
 // a GPU is missing.
-func New(o Options) (*Backend, error) {
+func New(o Options) (*Backend, error) { return newBackend(o, nil) }
+
+// newBackend is New that shares the log and the plans of a backend on another GPU, if one is given: TensorRT keeps one logger a process, and
+// messages of the others would be lost.
+func newBackend(o Options, first *Backend) (*Backend, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("TensorRT: %w", err)
 	}
@@ -55,6 +59,9 @@ func New(o Options) (*Backend, error) {
 	device, err := driver.Use(o.Device)
 	if err != nil {
 		return nil, fmt.Errorf("device %d: %s: %w", o.Device, oneLine(err), engine.ErrUnavailable)
+	}
+	if first != nil {
+		return &Backend{opts: o, lib: lib, device: device, log: first.log, logger: first.logger, plans: first.plans}, nil
 	}
 	b := &Backend{opts: o, lib: lib, device: device, log: newRelay(o)}
 	b.plans = openPlans(o, b.log)

@@ -35,7 +35,11 @@ func NewGroup(o Options, devices []int) (*Group, error) {
 			}
 		}
 		o.Device = d
-		b, err := New(o)
+		var first *Backend
+		if i > 0 {
+			first = g.all[0]
+		}
+		b, err := newBackend(o, first)
 		if err != nil {
 			return nil, err
 		}

@@ -26,6 +26,7 @@ func group(t *testing.T, version int, devices ...int) (*trt.Group, *messages, st
 // The fake driver refuses memory in another device's context, so a call that lands on the wrong GPU fails.
 func TestGroup(t *testing.T) {
 	t.Setenv("FAKE_DEVICES", "3")
+	t.Setenv("FAKE_TRT", "one_logger") // whose messages would reach nobody
 	ctx := context.Background()
 	each(t, func(t *testing.T, version int) {
 		g, m, lib := group(t, version, 0, 1, 2)

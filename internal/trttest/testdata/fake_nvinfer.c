@@ -450,9 +450,16 @@ __attribute__((constructor)) static void fill(void) {
 }
 
 int32_t getInferLibVersion(void) { return VERSION; }
+
+// The real one keeps the first logger that it is given; with one_logger another is refused.
+static bool known(void *logger) {
+	static void *first;
+	if (!first) first = logger;
+	return !mode("one_logger") || first == logger;
+}
 #ifndef NO_BUILDER
 void *createInferBuilder_INTERNAL(void *logger, int32_t version) {
-	if (version != VERSION) return NULL;
+	if (version != VERSION || !known(logger)) return NULL;
 	if (mode("null_builder")) {
 		say(logger, 1, "CUDA initialization failure with error: 35");
 		return NULL;
@@ -462,5 +469,5 @@ void *createInferBuilder_INTERNAL(void *logger, int32_t version) {
 #endif
 void *createInferRuntime_INTERNAL(void *logger, int32_t version) {
 	if (mode("null_runtime")) return WIDE ? (void *)0x238 : NULL; // as 10.15.1 does without CUDA
-	return version != VERSION ? NULL : make(RUNTIME, logger);
+	return version != VERSION || !known(logger) ? NULL : make(RUNTIME, logger);
 }
