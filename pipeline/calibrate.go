@@ -47,16 +47,7 @@ func (c *Calibration) amax() map[string]float32 {
 // an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
 func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
 	timing := r.begin(stageCalibrate)
-	sources := plan.Sources()
-	observed := make([]string, len(sources))
-	for i, s := range sources {
-		observed[i] = s.Tensor
-	}
-	tapped, err := onnx.Tap(m.model, observed)
-	if err != nil {
-		return nil, err
-	}
-	data, err := tapped.Bytes()
+	data, sources, err := tapped(m.model, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +131,21 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 		Table:  table(plan, result.Results),
 	}
 	return result, nil
+}
+
+// tapped is a model whose outputs are the sources of plan's ranges, in their order.
+func tapped(m *onnx.Model, plan *onnx.CalibrationPlan) ([]byte, []onnx.Source, error) {
+	sources := plan.Sources()
+	names := make([]string, len(sources))
+	for i, s := range sources {
+		names[i] = s.Tensor
+	}
+	model, err := onnx.Tap(m, names)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := model.Bytes()
+	return data, sources, err
 }
 
 // constant is an entry whose values are part of the model.

@@ -164,8 +164,8 @@ func TestRunIsTimed(t *testing.T) {
 		"calibrate", "  decode", "  engine fp32", "  histogram", "search thresholds", "rewrite",
 		"open", "score", "  decode", "  engine fp32", "  engine fp16", "  engine int8",
 	}, names)
-	require.Len(t, result.Manifest.Models[0].Stages, 4)
-	require.Equal(t, result.Stages[3].Parts, result.Manifest.Models[0].Stages[3].Parts)
+	require.Len(t, result.Manifest.Models[0].Stages, 5)
+	require.Equal(t, result.Stages[4].Parts, result.Manifest.Models[0].Stages[4].Parts)
 	require.NotEmpty(t, result.Bottleneck())
 	read, err := ReadManifest(job.Out)
 	require.NoError(t, err)

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/bench"
 )
 
 //go:embed page.html.tmpl
@@ -61,6 +62,10 @@ type page struct {
 	Accuracy, Looks sheet
 	Plot            template.URL
 	PlotWide        bool // too wide to be shrunk to a phone's width
+	Speed           sheet
+	SpeedNotes      []string
+	SpeedPlot       template.URL
+	ScalingPlot     template.URL
 	Nets            []network
 	AllWarnings     []string
 	MoreWarnings    int
@@ -192,6 +197,9 @@ func newPage(r *Report) (*page, error) {
 		return nil, err
 	}
 	v.PlotWide = len(r.Models) > 4
+	if err := v.addSpeed(r.Throughput); err != nil {
+		return nil, err
+	}
 	for i := range r.Models {
 		m := &r.Models[i]
 		n := network{
@@ -219,6 +227,27 @@ func newPage(r *Report) (*page, error) {
 		v.Nets = append(v.Nets, n)
 	}
 	return v, nil
+}
+
+// addSpeed adds what was measured of the models' speed.
+func (v *page) addSpeed(rs bench.Results) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	v.Speed, v.SpeedNotes = newSheet(throughputTable(rs)), throughputNotes(rs)
+	for _, x := range []struct {
+		to   *template.URL
+		plot func(bench.Results) ([]byte, error)
+	}{{&v.SpeedPlot, ThroughputPlot}, {&v.ScalingPlot, ScalingPlot}} {
+		data, err := x.plot(rs)
+		if err != nil {
+			return err
+		}
+		if data != nil {
+			*x.to = dataURL("image/svg+xml", data)
+		}
+	}
+	return nil
 }
 
 func verdictWord(v accuracy.Verdict) string {

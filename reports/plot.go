@@ -32,6 +32,35 @@ func accuracyPlot(r *Report) (template.URL, error) {
 	if len(r.Models)*len(names) > mostBars {
 		return "", nil
 	}
+	p := newPlot("top-1 accuracy, %")
+	p.Y.Min, p.Y.Max = 0, 100
+	for i, name := range names {
+		values := make(plotter.Values, len(r.Models))
+		for j := range r.Models {
+			if prec := r.Models[j].precision(name); prec != nil {
+				values[j] = 100 * prec.Top1
+			}
+		}
+		if err := addBars(p, accuracy.DisplayName(name), values, i, len(names)); err != nil {
+			return "", fmt.Errorf("plot the accuracies: %w", err)
+		}
+	}
+	// Room for the legend above the bars.
+	p.Y.Max = 100 + 14*float64(len(names))
+	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 25, Label: "25"}, {Value: 50, Label: "50"}, {Value: 75, Label: "75"}, {Value: 100, Label: "100"}}
+	labels := make([]string, len(r.Models))
+	for i, m := range r.Models {
+		labels[i] = m.Name
+	}
+	data, err := drawBars(p, labels, len(names))
+	if err != nil {
+		return "", fmt.Errorf("plot the accuracies: %w", err)
+	}
+	return dataURL("image/svg+xml", data), nil
+}
+
+// newPlot is an empty plot with a legend on its top left.
+func newPlot(y string) *plot.Plot {
 	p := plot.New()
 	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
 	for _, f := range []*font.Font{
@@ -42,46 +71,49 @@ func accuracyPlot(r *Report) (template.URL, error) {
 		*f = sans
 		f.Size = size
 	}
-	p.Y.Label.Text = "top-1 accuracy, %"
-	p.Y.Min, p.Y.Max = 0, 100
+	p.Y.Label.Text = y
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.Padding = vg.Points(2)
-	const bar = vg.Length(14)
-	for i, name := range names {
-		values := make(plotter.Values, len(r.Models))
-		for j := range r.Models {
-			if prec := r.Models[j].precision(name); prec != nil {
-				values[j] = 100 * prec.Top1
-			}
-		}
-		bars, err := plotter.NewBarChart(values, bar)
-		if err != nil {
-			return "", fmt.Errorf("plot the accuracies: %w", err)
-		}
-		bars.Color = barColours[i%len(barColours)]
-		bars.LineStyle.Width = 0
-		bars.Offset = bar * vg.Length(float64(i)-float64(len(names)-1)/2)
-		p.Add(bars)
-		p.Legend.Add(accuracy.DisplayName(name), bars)
+	return p
+}
+
+// barWidth is that of one bar.
+const barWidth = vg.Length(14)
+
+// addBars adds the i-th of n bars of every group.
+func addBars(p *plot.Plot, name string, values plotter.Values, i, n int) error {
+	bars, err := plotter.NewBarChart(values, barWidth)
+	if err != nil {
+		return err
 	}
-	// Room for the legend above the bars.
-	p.Y.Max = 100 + 14*float64(len(names))
-	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 25, Label: "25"}, {Value: 50, Label: "50"}, {Value: 75, Label: "75"}, {Value: 100, Label: "100"}}
-	labels := make([]string, len(r.Models))
-	for i, m := range r.Models {
-		labels[i] = shortened(m.Name, 14)
+	bars.Color = barColours[i%len(barColours)]
+	bars.LineStyle.Width = 0
+	bars.Offset = barWidth * vg.Length(float64(i)-float64(n-1)/2)
+	p.Add(bars)
+	p.Legend.Add(name, bars)
+	return nil
+}
+
+// drawBars draws groups of n bars as SVG.
+func drawBars(p *plot.Plot, groups []string, n int) ([]byte, error) {
+	labels := make([]string, len(groups))
+	for i, name := range groups {
+		labels[i] = shortened(name, 14)
 	}
 	p.NominalX(labels...)
-	p.X.Min, p.X.Max = -0.55, float64(len(r.Models))-0.45 // half a group at either end, for the labels
+	p.X.Min, p.X.Max = -0.55, float64(len(groups))-0.45 // half a group at either end, for the labels
+	group := max(barWidth*vg.Length(n+1), vg.Points(96))
+	return svg(p, vg.Points(50)+group*vg.Length(len(groups)), vg.Points(210))
+}
 
-	group := max(bar*vg.Length(len(names)+1), vg.Points(96))
-	c := vgsvg.New(vg.Points(50)+group*vg.Length(len(r.Models)), vg.Points(210))
+func svg(p *plot.Plot, w, h vg.Length) ([]byte, error) {
+	c := vgsvg.New(w, h)
 	p.Draw(draw.New(c))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
-		return "", fmt.Errorf("plot the accuracies: %w", err)
+		return nil, err
 	}
-	return dataURL("image/svg+xml", b.Bytes()), nil
+	return b.Bytes(), nil
 }
 
 // dataURL embeds bytes of this package's own making into the page.

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/bench"
 )
 
 // SchemaVersion is the version of the JSON report; docs/report.schema.json describes it.
@@ -28,6 +29,7 @@ type Report struct {
 	Warnings      []string         `json:"warnings"`
 	Dataset       *Dataset         `json:"dataset,omitempty"`
 	Manifest      *File            `json:"manifest,omitempty"`
+	Throughput    bench.Results    `json:"throughput,omitempty"` // what was measured of the models' speed
 
 	// The HTML page alone shows these.
 	Facts      []Fact   `json:"-"` // what the manifest says, for reading

@@ -200,6 +200,10 @@ func Text(w io.Writer, r *Report) error {
 			r.Policy.MaxLoss, trim(r.Policy.Confidence), r.Policy.Rule)
 		looks.text(&b)
 	}
+	if len(r.Throughput) > 0 {
+		b.WriteString("\nThroughput\n\n")
+		throughputTable(r.Throughput).text(&b)
+	}
 	b.WriteByte('\n')
 	for _, line := range r.notes() {
 		fmt.Fprintf(&b, "note: %s\n", line)
@@ -252,6 +256,7 @@ func (r *Report) notes() []string {
 		lines = append(lines, fmt.Sprintf("%d images: %d calibrated, %d scored, %d skipped", d.Images, d.Calibration, d.Scored, d.Skipped))
 	}
 	lines = append(lines, r.computed()...)
+	lines = append(lines, throughputNotes(r.Throughput)...)
 	for _, m := range r.Models {
 		for _, p := range m.Precisions {
 			if p.ClassesLost > 0 {
@@ -352,7 +357,7 @@ func floatNodes(nodes []FloatNode) string {
 
 // warnings is every warning of the report, those of the models with the model's name.
 func (r *Report) warnings() []string {
-	lines := slices.Clone(r.Warnings)
+	lines := append(slices.Clone(r.Warnings), r.Throughput.Warnings()...)
 	for _, m := range r.Models {
 		if m.Calibration != nil {
 			for _, s := range m.Calibration.Warnings {
@@ -381,6 +386,10 @@ func Markdown(w io.Writer, r *Report) error {
 		fmt.Fprintf(&b, "\n## Paired comparisons\n\nCapitals mark the look that decides (margin %s, confidence %s, rule %s).\n\n",
 			r.Policy.MaxLoss, trim(r.Policy.Confidence), r.Policy.Rule)
 		looks.markdown(&b)
+	}
+	if len(r.Throughput) > 0 {
+		b.WriteString("\n## Throughput\n\n")
+		throughputTable(r.Throughput).markdown(&b)
 	}
 	list := func(title string, lines []string) {
 		if len(lines) == 0 {

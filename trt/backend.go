@@ -40,7 +40,11 @@ const Remedy = "install TensorRT 8.5, 8.6 or 10 and NVIDIA's driver, or name the
 
 // New opens TensorRT and a GPU. The error is one line, carries the loader's own text, and wraps engine.ErrUnavailable where a library or
 // a GPU is missing.
-func New(o Options) (*Backend, error) {
+func New(o Options) (*Backend, error) { return newBackend(o, nil) }
+
+// newBackend is New that shares the log and the plans of a backend on another GPU, if one is given: TensorRT keeps one logger a process, and
+// messages of the others would be lost.
+func newBackend(o Options, first *Backend) (*Backend, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("TensorRT: %w", err)
 	}
@@ -56,6 +60,9 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device %d: %s: %w", o.Device, oneLine(err), engine.ErrUnavailable)
 	}
+	if first != nil {
+		return &Backend{opts: o, lib: lib, device: device, log: first.log, logger: first.logger, plans: first.plans}, nil
+	}
 	b := &Backend{opts: o, lib: lib, device: device, log: newRelay(o)}
 	b.plans = openPlans(o, b.log)
 	b.logger = nvinfer.NewLogger(b.log.most(), b.log.message)
@@ -63,11 +70,13 @@ func New(o Options) (*Backend, error) {
 }
 
 // driverFile is a driver that lies in the libraries' folder, or "".
-func driverFile(folder string) string {
+func driverFile(folder string) string { return fileIn(folder, cuda.FileName) }
+
+func fileIn(folder, name string) string {
 	if folder == "" {
 		return ""
 	}
-	path := filepath.Join(folder, cuda.FileName)
+	path := filepath.Join(folder, name)
 	if _, err := os.Stat(path); err != nil {
 		return ""
 	}
@@ -128,32 +137,50 @@ func (b *Backend) Open(ctx context.Context, m engine.Model, o engine.Options) (e
 }
 
 func (b *Backend) open(ctx context.Context, m engine.Model, o engine.Options) (*Session, error) {
+	s, _, err := b.openPlan(ctx, m, o)
+	return s, err
+}
+
+// openPlan is open that gives the plan too, which other GPUs of the kind can load.
+func (b *Backend) openPlan(ctx context.Context, m engine.Model, o engine.Options) (*Session, *plan, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch o.Precision {
 	case engine.AsStated, engine.Half, engine.Int8:
 	default:
-		return nil, fmt.Errorf("unknown precision %q", o.Precision)
+		return nil, nil, fmt.Errorf("unknown precision %q", o.Precision)
 	}
 	r, keep := b.recipe(m, o)
 	if keep {
 		if kept := b.plans.load(r); kept != nil {
 			s, err := b.load(modelName(m), kept, o)
 			if err == nil {
-				return s, nil
+				return s, kept, nil
 			}
 			b.log.note(LevelWarn, fmt.Sprintf("%s: the kept plan does not load, building it anew: %v", modelName(m), err))
 		}
 	}
 	built, err := b.build(ctx, m, o, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if keep {
 		b.plans.store(r, built)
 	}
-	return b.load(modelName(m), built, o)
+	s, err := b.load(modelName(m), built, o)
+	return s, built, err
+}
+
+// Plan returns the plan that is kept of a model, as TensorRT serialised it, for other programs to load.
+func (b *Backend) Plan(m engine.Model, o engine.Options) ([]byte, error) {
+	r, keep := b.recipe(m, o)
+	if keep {
+		if kept := b.plans.load(r); kept != nil {
+			return kept.data, nil
+		}
+	}
+	return nil, fmt.Errorf("model %s: no plan of it is kept", modelName(m))
 }
 
 // Calibrate builds an INT8 engine with TensorRT's own calibrator and returns the cache exactly as TensorRT wrote it. The plan is kept, so

@@ -70,15 +70,6 @@ func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 	return r, true
 }
 
-// PlanFile is where the plan of a model is kept, or "" where none is. TensorRT's plan begins after the first line feed that follows 32 bytes of digest.
-func (b *Backend) PlanFile(m engine.Model, o engine.Options) string {
-	r, keep := b.recipe(m, o)
-	if !keep || b.plans.dir == "" {
-		return ""
-	}
-	return filepath.Join(b.plans.dir, r.file())
-}
-
 func (r recipe) file() string {
 	j, err := json.Marshal(r)
 	if err != nil {

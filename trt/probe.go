@@ -52,10 +52,7 @@ func Probe(library string) Facts {
 			errDriver = fmt.Errorf("the driver lists no GPU")
 		}
 		for _, g := range all {
-			f.GPUs = append(f.GPUs, GPU{
-				Index: g.Index, Name: g.Name, Capability: fmt.Sprintf("%d.%d", g.Major, g.Minor), MemoryBytes: g.Memory,
-				FP16: g.FastFP16(), INT8: g.FastINT8(),
-			})
+			f.GPUs = append(f.GPUs, describe(g))
 		}
 	}
 	if errDriver != nil {

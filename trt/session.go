@@ -274,11 +274,9 @@ func (s *Session) runBatch(ctx context.Context, in *tensor.Tensor, out []*tensor
 
 // runOnce runs a batch that fits the engine: host to pinned memory, to the device, compute, back.
 func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error {
-	var l *lane
-	select {
-	case l = <-s.free:
-	case <-ctx.Done():
-		return ctx.Err()
+	l, err := s.lane(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() { s.free <- l }()
 	began := time.Now()
@@ -356,31 +354,76 @@ func (s *Session) onDevice(l *lane, n int, queue func() error) error {
 	return errors.Join(s.b.log.reason(err), s.b.device.Wait(l.stream))
 }
 
-// Throughput runs the engine n times on whatever lies in a lane's memory, without copies, and returns images a second: what the session
-// itself costs beside the engine is in it.
-func (s *Session) Throughput(ctx context.Context, n int) (float64, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return 0, fmt.Errorf("model %s: %w", s.name, engine.ErrClosed)
-	}
-	var l *lane
-	select {
-	case l = <-s.free:
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	defer func() { s.free <- l }()
-	began := time.Now()
-	err := s.onDevice(l, s.most, func() error {
-		for range n {
-			if err := l.context.Enqueue(uint64(l.stream)); err != nil {
+// Fill puts a batch of the engine's largest size into the memory of every batch in flight, for Repeat.
+func (s *Session) Fill(ctx context.Context, in *tensor.Tensor) error {
+	return s.held(func() error {
+		if err := engine.CheckRun(s.input, 0, in, nil); err != nil {
+			return err
+		}
+		if n := int(in.Shape[0]); n != s.most {
+			return fmt.Errorf("the engine's batch is %d images, given %d: %w", s.most, n, engine.ErrShape)
+		}
+		for range s.all { // a lane that was used goes to the end of the queue
+			l, err := s.lane(ctx)
+			if err != nil {
+				return err
+			}
+			toBuffer(l.in, s.input.DType, in.Data)
+			err = s.onDevice(l, s.most, func() error { return l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream) })
+			s.free <- l
+			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return float64(n*s.most) / time.Since(began).Seconds(), err
+}
+
+// Repeat runs n batches of the engine's largest size on what lies in a lane's memory, without copies, and returns when all are done: what
+// the session itself costs beside the engine is in it.
+func (s *Session) Repeat(ctx context.Context, n int) error {
+	return s.held(func() error {
+		l, err := s.lane(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { s.free <- l }()
+		return s.onDevice(l, s.most, func() error {
+			for range n {
+				if err := l.context.Enqueue(uint64(l.stream)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// held keeps the session open while f works; an error names the model.
+func (s *Session) held(f func() error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	err := engine.ErrClosed
+	if !s.closed {
+		err = f()
+	}
+	if err != nil {
+		return fmt.Errorf("model %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// lane waits for a free one.
+func (s *Session) lane(ctx context.Context) (*lane, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case l := <-s.free:
+		return l, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Close frees the engine and its memory. It waits for calls of Run to end.

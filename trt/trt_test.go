@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/internal/trttest"
 	"github.com/quantgate/quantgate/tensor"
 	"github.com/quantgate/quantgate/trt"
-	"github.com/quantgate/quantgate/trt/internal/trttest"
 )
 
 var versions = []int{8503, 8601, 100000, 101501}
@@ -125,8 +125,9 @@ func TestSession(t *testing.T) {
 		layers, err := s.(engine.Inspector).Layers()
 		require.NoError(t, err)
 		require.Equal(t, []engine.Layer{{Name: "conv1", Type: "CaskConvolution", Precision: "fp32"}}, layers)
-		_, err = s.(*trt.Session).Throughput(context.Background(), 3)
-		require.NoError(t, err)
+		require.NoError(t, s.(*trt.Session).Fill(context.Background(), images(4, 1)))
+		require.ErrorIs(t, s.(*trt.Session).Fill(context.Background(), images(3, 1)), engine.ErrShape)
+		require.NoError(t, s.(*trt.Session).Repeat(context.Background(), 3))
 		_, total, err := b.Memory()
 		require.EqualValues(t, 8<<30, total)
 		require.NoError(t, err)

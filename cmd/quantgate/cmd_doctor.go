@@ -330,10 +330,7 @@ func printDiagnosis(out io.Writer, d diagnosis) error {
 		line("  problem", "%s", d.JPEG.Problem)
 		line("  remedy", "%s", d.JPEG.Remedy)
 	}
-	line("CPU", "%s, %s, %d cores, %d threads used", d.CPU.Model, d.CPU.Arch, d.CPU.Cores, d.CPU.Threads)
-	for _, f := range d.CPU.Features {
-		line("  "+f.Name, "%s", map[bool]string{true: "yes", false: "no"}[f.Has])
-	}
+	printCPU(line, d.CPU)
 	if d.Memory.TotalBytes > 0 {
 		line("memory", "%s, of which %s available", gib(d.Memory.TotalBytes), gib(d.Memory.AvailableBytes))
 	}

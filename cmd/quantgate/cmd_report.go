@@ -33,11 +33,14 @@ func newReportCmd(a *app) *cobra.Command {
 verdict by the given policy. It needs no model, no images and no engine. It exits 0 whatever the verdict; gate is the
 verb whose exit code tells.
 
+--bench FILE adds what quantgate bench measured of the same models, so that what INT8 costs stands beside what it buys.
+
 --format html prints a self-contained page. It shows the run's thresholds and histograms where the run's other files lie
 beside the outcomes, and pictures of the images whose class changed where --images names what was scored.`,
 		Example: `  quantgate report quantgate-out/outcomes.csv.gz
   quantgate report --format markdown quantgate-out/outcomes.csv.gz >> "$GITHUB_STEP_SUMMARY"
   quantgate report --format html --images val/ --labels val.txt --class-names synset_words.txt quantgate-out/outcomes.csv.gz > page.html
+  quantgate report --bench quantgate-bench.json --format html quantgate-out/outcomes.csv.gz > page.html
   quantgate report --format csv --max-loss 1pp quantgate-out/outcomes.csv.gz`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,12 +51,22 @@ beside the outcomes, and pictures of the images whose class changed where --imag
 			if f != reports.FormatHTML && (source.Images != "" || source.Labels != "" || page.classNames != "") {
 				return fmt.Errorf("--format %s shows no images and no class names: leave --images, --labels and --class-names out, or ask for html", f)
 			}
+			if err := page.load(); err != nil {
+				return err
+			}
 			r, err := policy.judge(args[0])
 			if err != nil {
 				return err
 			}
+			m, err := manifestOf(args[0])
+			if err != nil {
+				return err
+			}
+			if err := page.addSpeeds(r, m); err != nil {
+				return err
+			}
 			if f == reports.FormatHTML {
-				if err := page.complete(cmd.Context(), r, args[0], source); err != nil {
+				if err := page.complete(cmd.Context(), r, m, args[0], source); err != nil {
 					return err
 				}
 			}
@@ -78,14 +91,7 @@ beside the outcomes, and pictures of the images whose class changed where --imag
 }
 
 // complete fills a report for the page from what lies beside an outcomes file, and from the images where they are given.
-func (f *pageFlags) complete(ctx context.Context, r *reports.Report, outcomes string, source dataset.Options) error {
-	if err := f.load(); err != nil {
-		return err
-	}
-	m, err := manifestOf(outcomes)
-	if err != nil {
-		return err
-	}
+func (f *pageFlags) complete(ctx context.Context, r *reports.Report, m *pipeline.Manifest, outcomes string, source dataset.Options) error {
 	if err := f.pick(r, outcomes); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"github.com/google/renameio/v2"
@@ -99,6 +100,9 @@ model settings of its own:
 // pipelineFunc is one of the pipeline's jobs.
 type pipelineFunc func(context.Context, pipeline.Env, pipeline.Job) (*pipeline.Result, error)
 
+// batchesPerGPU keeps a GPU busy: one that computes, one that is copied, and one that is made ready.
+const batchesPerGPU = 3
+
 // work runs one of the pipeline's jobs as the flags describe it.
 func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) error, do pipelineFunc) (*pipeline.Result, error) {
 	job, err := f.job(a)
@@ -112,8 +116,11 @@ func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) er
 	if err != nil {
 		return nil, err
 	}
-	if t, ok := backend.(*trt.Backend); ok {
+	if t, ok := backend.(interface{ LibraryVersion() string }); ok {
 		job.CacheVersion = t.LibraryVersion() // TensorRT takes no cache of another version
+	}
+	if g, ok := backend.(*trt.Group); ok && job.Workers == 0 {
+		job.Workers = max(runtime.GOMAXPROCS(0), batchesPerGPU*g.Size())
 	}
 	if err := f.openData(ctx, a, &job); err != nil {
 		return nil, err
@@ -138,6 +145,9 @@ func conclude(a *app, result *pipeline.Result, p accuracy.Policy, page *pageFlag
 		a.ui.Warnf("%s", w)
 	}
 	describe(r, result)
+	if err := page.addSpeeds(r, result.Manifest); err != nil {
+		a.ui.Warnf("the report lacks throughput: %v", err)
+	}
 	if err := page.fill(r, result.Out, result.Manifest); err != nil {
 		a.ui.Warnf("report.html lacks thresholds: %v", err)
 	}

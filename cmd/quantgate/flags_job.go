@@ -51,6 +51,9 @@ func (f *jobFlags) register(fs *pflag.FlagSet) {
 func (f *jobFlags) backend(a *app, job pipeline.Job) (engine.Backend, error) {
 	switch f.engine {
 	case "ort":
+		if f.tensorrt.devices != "" {
+			return nil, errors.New("--devices is for --engine tensorrt")
+		}
 		return ort.New(ort.Options{Library: f.ortLibrary, Verbose: a.verbose})
 	case "tensorrt":
 		return f.tensorrt.backend(a, job)

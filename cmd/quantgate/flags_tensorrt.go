@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quantgate/quantgate/calib"
+	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/pipeline"
 	"github.com/quantgate/quantgate/trt"
 )
@@ -16,6 +17,7 @@ import (
 type tensorrtFlags struct {
 	library     string
 	device      int
+	devices     string
 	batch       int
 	workspace   string
 	tactics     string
@@ -28,6 +30,7 @@ type tensorrtFlags struct {
 func (f *tensorrtFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.library, "tensorrt-library", "", "folder of TensorRT's libraries (default: $"+trt.EnvLibrary+", the system's)")
 	fs.IntVar(&f.device, "device", 0, "with tensorrt: the GPU's number")
+	fs.StringVar(&f.devices, "devices", "", "with tensorrt: GPUs that share the work: all, or numbers such as 0,1 (default: that of --device)")
 	fs.IntVar(&f.batch, "engine-batch", 0, "with tensorrt: the largest batch of the engines, for which their kernels are chosen (default: --batch-size)")
 	fs.StringVar(&f.workspace, "workspace", "", "with tensorrt: scratch memory in MiB, or with a unit such as 4G (default: all of the GPU's)")
 	fs.StringVar(&f.tactics, "tacticSources", "", "with tensorrt: sources of kernels to turn on and off, such as -CUDNN,-CUBLAS")
@@ -37,34 +40,11 @@ func (f *tensorrtFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.int8fp16, "int8-fp16", false, "with tensorrt: layers that do not run in INT8 may run in FP16")
 }
 
-// backend opens TensorRT.
-func (f *tensorrtFlags) backend(a *app, job pipeline.Job) (*trt.Backend, error) {
-	o := trt.Options{
-		Library: f.library, Device: f.device, Batch: job.BatchSize, TacticSources: f.tactics, TimingCache: f.timingCache,
-		NoTF32: f.noTF32, INT8FP16: f.int8fp16, Verbose: a.verbose,
-		Log: func(l trt.Level, text string) {
-			switch l {
-			case trt.LevelWarn:
-				a.ui.Warnf("%s", text)
-			case trt.LevelInfo:
-				a.ui.Infof("%s", text)
-			default:
-				a.ui.Debugf("%s", text)
-			}
-		},
-	}
-	if f.batch != 0 {
-		o.Batch = f.batch
-	}
-	var err error
-	if o.Workspace, err = parseSize(f.workspace); err != nil {
-		return nil, fmt.Errorf("--workspace %q: %w", f.workspace, err)
-	}
-	if f.level != "" {
-		if o.Level, err = strconv.Atoi(f.level); err != nil {
-			return nil, fmt.Errorf("--builderOptimizationLevel %q: use 0 to 5", f.level)
-		}
-		o.Leveled = true
+// backend opens TensorRT for a job, on one GPU or on several.
+func (f *tensorrtFlags) backend(a *app, job pipeline.Job) (engine.Quantizer, error) {
+	o, err := f.options(a, orInt(f.batch, job.BatchSize))
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case job.NativeLegacy:
@@ -79,7 +59,54 @@ func (f *tensorrtFlags) backend(a *app, job pipeline.Job) (*trt.Backend, error) 
 			}
 		}
 	}
-	return trt.New(o)
+	if f.devices == "" {
+		return trt.New(o)
+	}
+	return f.group(o)
+}
+
+// group opens TensorRT on the GPUs of --devices, or on that of --device.
+func (f *tensorrtFlags) group(o trt.Options) (*trt.Group, error) {
+	if f.devices == "" {
+		return trt.NewGroup(o, []int{f.device})
+	}
+	if f.device != 0 {
+		return nil, fmt.Errorf("--device %d and --devices %s exclude each other: give one", f.device, f.devices)
+	}
+	devices, err := trt.ParseDevices(f.devices, f.library)
+	if err != nil {
+		return nil, fmt.Errorf("--%w", err)
+	}
+	return trt.NewGroup(o, devices)
+}
+
+// options are TensorRT's, for engines that take so many images at once.
+func (f *tensorrtFlags) options(a *app, batch int) (trt.Options, error) {
+	o := trt.Options{
+		Library: f.library, Device: f.device, Batch: batch, TacticSources: f.tactics, TimingCache: f.timingCache,
+		NoTF32: f.noTF32, INT8FP16: f.int8fp16, Verbose: a.verbose,
+		Log: func(l trt.Level, text string) {
+			switch l {
+			case trt.LevelWarn:
+				a.ui.Warnf("%s", text)
+			case trt.LevelInfo:
+				a.ui.Infof("%s", text)
+			default:
+				a.ui.Debugf("%s", text)
+			}
+		},
+	}
+	var err error
+	if o.Workspace, err = parseSize(f.workspace); err != nil {
+		return o, fmt.Errorf("--workspace %q: %w", f.workspace, err)
+	}
+	if f.level != "" {
+		if o.Level, err = strconv.Atoi(f.level); err != nil {
+			return o, fmt.Errorf("--builderOptimizationLevel %q: use 0 to 5", f.level)
+		}
+		o.Leveled = true
+	}
+	return o, nil
 }
 
 // parseSize reads trtexec's sizes: MiB, or a number with the unit B, K, M or G.

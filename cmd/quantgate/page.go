@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quantgate/quantgate/accuracy"
+	"github.com/quantgate/quantgate/bench"
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/pipeline"
@@ -22,17 +24,26 @@ import (
 // pageFlags gather what the HTML page shows beside the report.
 type pageFlags struct {
 	classNames string
+	bench      string
 
-	names []string
-	flips map[string]*reports.Flips // by model
+	speeds bench.Results
+	names  []string
+	flips  map[string]*reports.Flips // by model
 }
 
 func (f *pageFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.classNames, "class-names", "", "`file` with one class name a line, such as synset_words.txt, for report.html")
+	fs.StringVar(&f.bench, "bench", "", "`file` of quantgate bench, whose figures of these models join the report")
 }
 
-// load reads the class names, before anything that takes long.
+// load reads the files that the flags name, before anything that takes long.
 func (f *pageFlags) load() error {
+	if f.bench != "" {
+		var err error
+		if f.speeds, err = bench.Load(f.bench); err != nil {
+			return fmt.Errorf("--bench: %w", err)
+		}
+	}
 	if f.classNames == "" {
 		return nil
 	}
@@ -44,6 +55,31 @@ func (f *pageFlags) load() error {
 	if f.names, err = reports.ReadClassNames(file, f.classNames); err != nil {
 		return fmt.Errorf("--class-names: %w", err)
 	}
+	return nil
+}
+
+// addSpeeds adds the figures of the report's models: by digest where the manifest tells it, else by name.
+func (f *pageFlags) addSpeeds(r *reports.Report, m *pipeline.Manifest) error {
+	if f.bench == "" {
+		return nil
+	}
+	var known []string
+	if m != nil {
+		for i := range m.Models {
+			known = append(known, m.Models[i].SHA256)
+			known = slices.AppendSeq(known, maps.Values(m.Models[i].Candidates))
+		}
+	}
+	for _, s := range f.speeds {
+		named := slices.ContainsFunc(r.Models, func(x reports.Model) bool { return x.Name == s.Model })
+		if slices.Contains(known, s.ModelSHA256) || m == nil && named {
+			r.Throughput = append(r.Throughput, s)
+		}
+	}
+	if len(r.Throughput) == 0 {
+		return fmt.Errorf("--bench %s: holds no figure of this run's models", f.bench)
+	}
+	r.Throughput.Sort()
 	return nil
 }
 

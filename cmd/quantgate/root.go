@@ -111,6 +111,8 @@ Results go to stdout, everything else to stderr.`,
 		newCacheCmd(a),
 		newDatasetCmd(a),
 		newModelCmd(a),
+		newBenchCmd(a),
+		newDevicesCmd(a),
 		newDoctorCmd(a),
 		newVersionCmd(a),
 	)

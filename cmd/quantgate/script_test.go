@@ -15,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/quantgate/quantgate/internal/trttest"
 )
 
 func TestMain(m *testing.M) {
@@ -22,7 +24,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs every verb as a user would. A script finds the repository at $ROOT, its models at $MODELS and ONNX
-// Runtime through $QUANTGATE_ORT_LIB; `[!ort] skip` marks those that need the library.
+// Runtime through $QUANTGATE_ORT_LIB; `[!ort] skip` marks those that need the library. $FAKES is a TensorRT 8.6.1 with its driver, none of
+// which is real: internal/trttest says what it computes and how to make it fail.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	require.NoError(t, err)
@@ -37,11 +40,13 @@ func TestScripts(t *testing.T) {
 		}
 		t.Logf("SKIPPING the scripts that need ONNX Runtime: %v (run make deps)", missing)
 	}
+	fakes := trttest.Build(t, 8601)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ROOT", root)
 			env.Setenv("MODELS", filepath.Join(root, "testdata", "models"))
+			env.Setenv("FAKES", fakes)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
 			if missing == nil {
 				env.Setenv("QUANTGATE_ORT_LIB", lib)

@@ -33,6 +33,7 @@ typedef struct {
 	int (*between)(float *, void *, void *);
 	int (*error)(int, const char **);
 	int (*info)(size_t *, size_t *);
+	int (*pci)(char *, int, int);
 } qg_cuda;
 
 static int qg_init(qg_cuda *c) { return c->init(0); }
@@ -41,6 +42,7 @@ static int qg_count(qg_cuda *c, int *v) { return c->count(v); }
 static int qg_device(qg_cuda *c, int *v, int i) { return c->device(v, i); }
 static int qg_name(qg_cuda *c, char *s, int n, int d) { return c->name(s, n, d); }
 static int qg_memory(qg_cuda *c, size_t *n, int d) { return c->memory(n, d); }
+static int qg_pci(qg_cuda *c, char *s, int n, int d) { return c->pci(s, n, d); }
 static int qg_attribute(qg_cuda *c, int *v, int a, int d) { return c->attribute(v, a, d); }
 static int qg_retain(qg_cuda *c, uintptr_t *x, int d) { void *p = 0; int r = c->retain(&p, d); *x = (uintptr_t)p; return r; }
 static int qg_current(qg_cuda *c, uintptr_t x) { return c->current((void *)x); }
@@ -126,6 +128,7 @@ func Open(name string) (*Driver, error) {
 		{"cuEventElapsedTime", unsafe.Pointer(&d.c.between)},
 		{"cuGetErrorString", unsafe.Pointer(&d.c.error)},
 		{"cuMemGetInfo_v2", unsafe.Pointer(&d.c.info)},
+		{"cuDeviceGetPCIBusId", unsafe.Pointer(&d.c.pci)},
 	} {
 		p, err := lib.Symbol(s.name)
 		if err != nil {
@@ -167,7 +170,15 @@ type GPU struct {
 	Name         string
 	Major, Minor int // compute capability
 	Memory       uint64
+	SMs          int    // streaming multiprocessors
+	PCI          string // domain:bus:device.function, by which NVML knows the GPU too
 }
+
+// TF32 says whether tensor cores take TensorFloat-32: since Ampere.
+func (g GPU) TF32() bool { return g.Major >= 8 }
+
+// FP8 says whether tensor cores take FP8: since Ada Lovelace (8.9) and Hopper.
+func (g GPU) FP8() bool { return g.Major == 8 && g.Minor >= 9 || g.Major >= 9 }
 
 // FastFP16 and FastINT8 say whether TensorRT has fast arithmetic of that kind for the compute capability, by NVIDIA's support matrix.
 func (g GPU) FastFP16() bool {
@@ -196,16 +207,18 @@ func (d *Driver) GPUs() ([]GPU, error) {
 	return gpus, nil
 }
 
-// Attributes of a device: the compute capability.
+// Attributes of a device: its number of multiprocessors and the compute capability.
 const (
+	attributeSMs   = 16
 	attributeMajor = 75
 	attributeMinor = 76
 )
 
 func (d *Driver) gpu(i int) (GPU, C.int, error) {
-	var device, major, minor C.int
+	var device, major, minor, sms C.int
 	var memory C.size_t
 	var name [256]C.char
+	var pci [32]C.char
 	for _, r := range []struct {
 		code C.int
 		what string
@@ -215,12 +228,17 @@ func (d *Driver) gpu(i int) (GPU, C.int, error) {
 		{C.qg_memory(d.c, &memory, device), "cuDeviceTotalMem"},
 		{C.qg_attribute(d.c, &major, attributeMajor, device), "cuDeviceGetAttribute"},
 		{C.qg_attribute(d.c, &minor, attributeMinor, device), "cuDeviceGetAttribute"},
+		{C.qg_attribute(d.c, &sms, attributeSMs, device), "cuDeviceGetAttribute"},
+		{C.qg_pci(d.c, &pci[0], C.int(len(pci)), device), "cuDeviceGetPCIBusId"},
 	} {
 		if err := d.check(r.code, r.what); err != nil {
 			return GPU{}, 0, fmt.Errorf("GPU %d: %w", i, err)
 		}
 	}
-	return GPU{Index: i, Name: C.GoString(&name[0]), Major: int(major), Minor: int(minor), Memory: uint64(memory)}, device, nil
+	return GPU{
+		Index: i, Name: C.GoString(&name[0]), Major: int(major), Minor: int(minor), Memory: uint64(memory),
+		SMs: int(sms), PCI: C.GoString(&pci[0]),
+	}, device, nil
 }
 
 // Device is a GPU in use: its primary context.

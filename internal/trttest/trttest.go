@@ -1,4 +1,4 @@
-// Package trttest compiles a TensorRT, an ONNX parser and a CUDA driver that need no GPU, for the tests of packages that use trt.
+// Package trttest compiles a TensorRT, an ONNX parser, a CUDA driver and an NVML that need no GPU, for the tests of packages that use trt.
 package trttest
 
 import (
@@ -19,7 +19,7 @@ var sources embed.FS
 var compiled sync.Map
 
 // Build makes the libraries of one TensorRT version, as getInferLibVersion tells it (8601, 101501), in a new folder and returns that.
-// Environment variables FAKE_TRT and FAKE_CUDA make them misbehave; see the sources.
+// Environment variables FAKE_TRT, FAKE_CUDA and FAKE_NVML make them misbehave, FAKE_DEVICES gives the driver more GPUs; see the sources.
 func Build(t testing.TB, version int, defines ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,12 +45,13 @@ func compile(t testing.TB, version int, defines []string) map[string][]byte {
 		major = version / 10000
 	}
 	_, here, _, _ := runtime.Caller(0)
-	slots := filepath.Join(filepath.Dir(here), "..", "nvinfer")
+	slots := filepath.Join(filepath.Dir(here), "..", "..", "trt", "internal", "nvinfer")
 	libraries := map[string][]byte{}
 	for source, library := range map[string]string{
 		"fake_nvinfer.c": fmt.Sprintf("libnvinfer.so.%d", major),
 		"fake_parser.c":  fmt.Sprintf("libnvonnxparser.so.%d", major),
 		"fake_cuda.c":    "libcuda.so.1",
+		"fake_nvml.c":    "libnvidia-ml.so.1",
 	} {
 		text, err := sources.ReadFile("testdata/" + source)
 		if err != nil {
