@@ -43,9 +43,11 @@ type Options struct {
 	Batch int
 	// Outputs names the outputs that Run returns, in order; nil means all of the model's.
 	Outputs []string
-	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states: for calibration. Without it a
-	// BatchNormalization may be folded or a convolution computed in another layout, which changes results by float32 rounding.
+	// NoFusion turns graph optimisation off, so that every tensor is computed as the graph states. Without it a BatchNormalization may be
+	// folded or a convolution computed in another layout, which changes results by float32 rounding.
 	NoFusion bool
+	// NoTF32 computes float32 as float32 where the engine would round products to TF32: for calibration.
+	NoTF32 bool
 	// LiteralQDQ computes QuantizeLinear and DequantizeLinear nodes where the model has them, instead of moving them or fusing them with
 	// what stands between: for models that emulate integers in float32.
 	LiteralQDQ bool

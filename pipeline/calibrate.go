@@ -55,7 +55,7 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
 		chunk = int(n)
 	}
-	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoFusion: true, Batch: chunk})
+	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoTF32: true, Batch: chunk})
 	if err != nil {
 		return nil, err
 	}

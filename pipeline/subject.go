@@ -205,7 +205,7 @@ func (s *Subject) observe(ctx context.Context, b engine.Backend, plan *onnx.Cali
 	if err != nil {
 		return nil, err
 	}
-	session, err := b.Open(ctx, engine.Model{Name: s.Name, Data: data}, engine.Options{NoFusion: true, Batch: int(x.Shape[0])})
+	session, err := b.Open(ctx, engine.Model{Name: s.Name, Data: data}, engine.Options{NoTF32: true, Batch: int(x.Shape[0])})
 	if err != nil {
 		return nil, err
 	}

@@ -384,7 +384,7 @@ func withBatch(s tensor.Shape, n int) tensor.Shape {
 // configure sets everything but the calibrator.
 func (b *Backend) configure(c *nvinfer.Config, input engine.Port, o engine.Options, k *calibration) error {
 	c.Detailed()
-	if b.opts.NoTF32 || o.NoFusion {
+	if b.opts.NoTF32 || o.NoFusion || o.NoTF32 {
 		c.NoTF32()
 	}
 	switch o.Precision {

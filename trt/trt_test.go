@@ -499,6 +499,7 @@ func TestPlansAreKept(t *testing.T) {
 		require.Equal(t, 1, builds(with(same), o, trttest.Model), "%+v", o)
 	}
 	require.Equal(t, 0, builds(with(same), engine.Options{NoFusion: true}, trttest.Model), "as without TF32")
+	require.Equal(t, 0, builds(with(same), engine.Options{NoTF32: true}, trttest.Model), "as without TF32")
 	require.Equal(t, 1, builds(with(same), engine.Options{}, strings.Replace(trttest.Model, "z 0", "zz 0", 1)), "model")
 
 	require.Zero(t, m.count("TensorRT: error"), "what TensorRT says of earlier timings is a detail")

@@ -4,13 +4,13 @@
 //
 //	go run ./benchmarks/calibration -shared ../shared -pairs 5
 //
+// Where the Python of make bench-peers is there, so are ONNX Runtime's and NNCF's calibrators, each run in a process of its own (peer.py).
 // Every figure is a line of text and a line of JSON on stdout, a ratio being the median over the pairs.
 package main
 
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,51 +20,48 @@ import (
 	"slices"
 	"strings"
 
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/ort"
 )
 
 // network is a model of the shared material with the bars it is held to.
 type network struct {
 	name, preset string
-	bare         float64 // calibration / bare FP32 pass
+	bare         string // calibration / bare FP32 pass
 }
 
 var networks = []network{
-	{"squeezenet1.1", "imagenet", 3.5},
-	{"mobilenet_v2_1.0", "tf", 3.5},
-	{"mobilenet_v3_small", "tf", 4.5},
+	{"squeezenet1.1", "imagenet", "<= 3.5"},
+	{"mobilenet_v2_1.0", "tf", "<= 3.5"},
+	{"mobilenet_v3_small", "tf", "<= 4.5"},
 }
 
 const (
-	tapsBar   = 1.7  // calibration / tapped pass that is not counted
-	searchBar = 1    // seconds for all tensors on one core
-	memoryBar = 1.05 // peak memory at most images / at fewest
+	bareAim   = "<= 2"
+	tapsBar   = "<= 1.7"  // calibration / tapped pass that is not counted
+	searchBar = "<= 1"    // seconds for all tensors on one core
+	memoryBar = "<= 1.05" // peak memory at most images / at fewest
 	batchSize = 25
 )
 
-// figure is one measured number.
-type figure struct {
-	Benchmark string    `json:"benchmark"`
-	Model     string    `json:"model"`
-	Figure    string    `json:"figure"`
-	Unit      string    `json:"unit"`
-	Value     float64   `json:"value"`
-	Bar       float64   `json:"bar,omitempty"` // the most that is allowed
-	Pairs     []float64 `json:"pairs,omitempty"`
+// line is a comparison of this program's.
+func (n network) line(metric, unit string) result.Line {
+	return result.Line{Bench: "calibration/" + n.name, What: "calibration", Metric: metric, Unit: unit}
 }
 
-func (f figure) print() {
-	f.Benchmark = "calibration"
-	bar := ""
-	if f.Bar > 0 {
-		bar = fmt.Sprintf("  (at most %g)", f.Bar)
+// write prints a line for people and for the collector.
+func write(l result.Line) error {
+	text := fmt.Sprintf("%-30s %-42s %9.3f %s", l.Bench, l.Metric, l.Ours, l.Unit)
+	switch {
+	case l.Ratio != nil:
+		text += fmt.Sprintf(", %s %.3f (%.3f to %.3f): %s", l.RatioOf, *l.Ratio, *l.Low, *l.High, l.Peer)
+	case l.Absent != "":
+		text += fmt.Sprintf("; not measured: %s (%s)", l.Peer, l.Absent)
+	case l.Theirs != nil:
+		text += fmt.Sprintf("; %.3f %s: %s", *l.Theirs, l.Unit, l.Peer)
 	}
-	fmt.Printf("%-20s %-52s %9.3f %s%s\n", f.Model, f.Figure, f.Value, f.Unit, bar)
-	line, err := json.Marshal(f)
-	if err != nil {
-		panic(err) // finite numbers and strings
-	}
-	fmt.Println(string(line))
+	fmt.Println(text)
+	return l.Write(os.Stdout)
 }
 
 func main() {
@@ -72,9 +69,10 @@ func main() {
 	flag.StringVar(&b.shared, "shared", "../shared", "folder with imagenet/")
 	flag.IntVar(&b.pairs, "pairs", 5, "interleaved measurements of each side")
 	flag.IntVar(&b.images, "images", 500, "images a measurement, a multiple of 25")
+	flag.StringVar(&b.python, "python", ".deps/peers/bin/python", "Python with benchmarks/requirements.txt; without one, our side alone")
 	models := flag.String("models", "", "comma-separated models; all by default")
 	flag.BoolVar(&b.memory, "memory", true, "measure peak memory at 500 and 5,000 images too")
-	peak := flag.String("peak", "", "calibrate this model once over -images files and print the process's peak memory in KiB: what -memory runs")
+	peak := flag.String("peak", "", "calibrate this model once over -images files and print the process's peak memory in MiB: what -memory runs")
 	flag.Parse()
 	if b.images < batchSize || b.images%batchSize != 0 || b.pairs < 1 {
 		fmt.Fprintf(os.Stderr, "calibration: %d images and %d pairs: give a multiple of %d, and at least one pair\n", b.images, b.pairs, batchSize)
@@ -86,7 +84,10 @@ func main() {
 			fmt.Fprintf(os.Stderr, "calibration: SKIPPED, this measures nothing: %v\n", err)
 			return nil
 		}
-		var err error
+		err := result.UseProjectLibrary()
+		if err != nil {
+			return err
+		}
 		if b.backend, err = ort.New(ort.Options{}); err != nil {
 			return err
 		}
@@ -110,23 +111,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "calibration:", err)
 		os.Exit(1)
 	}
-}
-
-// ratios divides two lists of measurements pair by pair.
-func ratios(over, under []float64) []float64 {
-	out := make([]float64, len(over))
-	for i := range out {
-		out[i] = over[i] / under[i]
-	}
-	return out
-}
-
-func median(x []float64) float64 {
-	s := slices.Sorted(slices.Values(x))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
 }
 
 // linked makes a folder of n images, those of a list over and over under new names, and a list of them.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
@@ -29,6 +30,7 @@ type bench struct {
 	shared        string
 	pairs, images int
 	memory        bool
+	python        string
 	backend       *ort.Backend
 }
 
@@ -86,24 +88,36 @@ func (b *bench) measure(ctx context.Context, n network) error {
 		}
 	}
 	bare, taps, prepared, jpeg := times[0], times[1], times[2], times[3]
-	for _, f := range []figure{
-		{Figure: "bare FP32 pass", Unit: "CPU s", Pairs: bare},
-		{Figure: "tapped pass, not counted", Unit: "CPU s", Pairs: taps},
-		{Figure: "calibration of prepared tensors", Unit: "CPU s", Pairs: prepared},
-		{Figure: "calibration of JPEG files", Unit: "CPU s", Pairs: jpeg},
-		{Figure: "tapped pass / bare pass", Unit: "x", Pairs: ratios(taps, bare)},
-		{Figure: "calibration / tapped pass", Unit: "x", Pairs: ratios(prepared, taps), Bar: tapsBar},
-		{Figure: "calibration / bare pass", Unit: "x", Pairs: ratios(prepared, bare), Bar: n.bare},
-		{Figure: "calibration with decoding / bare pass", Unit: "x", Pairs: ratios(jpeg, bare)},
+	for _, c := range []struct {
+		metric       string
+		ours, theirs []float64
+		peer         string
+		bar, aim     string
+	}{
+		{"CPU time", prepared, bare, "bare FP32 pass", n.bare, bareAim},
+		{"CPU time", prepared, taps, "tapped pass, not counted", tapsBar, ""},
+		{"CPU time with decoding", jpeg, bare, "bare FP32 pass", "", ""},
+		{"CPU time of the tapped pass, not counted", taps, bare, "bare FP32 pass", "", ""},
 	} {
-		f.Model, f.Value = n.name, median(f.Pairs)
-		f.print()
+		l := n.line(c.metric, "s")
+		l.Peer, l.Bar, l.Goal = c.peer, c.bar, c.aim
+		l.Versions = map[string]string{"ONNX Runtime": b.backend.Version()}
+		l.Set(c.ours, c.theirs)
+		if err := write(l); err != nil {
+			return err
+		}
 	}
-	b.search(n, results)
-	if b.memory {
-		return b.peaks(ctx, n)
+	if err := b.search(n, results); err != nil || !b.memory {
+		return err
 	}
-	return nil
+	peak, err := b.peaks(ctx, n)
+	if err != nil {
+		return err
+	}
+	return b.peers(n, peak, func(i int) (float64, error) {
+		spent, _, err := b.calibrate(ctx, n, stored, filepath.Join(dir, fmt.Sprint("beside", i)))
+		return spent, err
+	})
 }
 
 // files opens a folder of the images to calibrate on and one batch more, which a job must leave to score.
@@ -198,7 +212,7 @@ func (b *bench) passes(ctx context.Context, n network) (sessions []engine.Sessio
 	if err != nil {
 		return sessions, closeAll, err
 	}
-	taps, err := b.backend.Open(ctx, engine.Model{Name: n.name, Data: data}, engine.Options{Threads: 1, NoFusion: true})
+	taps, err := b.backend.Open(ctx, engine.Model{Name: n.name, Data: data}, engine.Options{Threads: 1})
 	if err != nil {
 		return sessions, closeAll, err
 	}
@@ -258,8 +272,10 @@ func (c *stageClock) Debugf(string, ...any) {
 }
 
 // search times the threshold search of all tensors on one core.
-func (b *bench) search(n network, results []calib.Result) {
-	f := figure{Model: n.name, Figure: fmt.Sprintf("threshold search of %d tensors", len(results)), Unit: "CPU s", Bar: searchBar}
+func (b *bench) search(n network, results []calib.Result) error {
+	l := n.line(fmt.Sprintf("threshold search of %d tensors, CPU time", len(results)), "s")
+	l.Bar = searchBar
+	var spent []float64
 	for range b.pairs {
 		began := cpuSeconds()
 		for _, r := range results {
@@ -267,17 +283,17 @@ func (b *bench) search(n network, results []calib.Result) {
 				r.Histogram.EntropyThreshold()
 			}
 		}
-		f.Pairs = append(f.Pairs, cpuSeconds()-began)
+		spent = append(spent, cpuSeconds()-began)
 	}
-	f.Value = median(f.Pairs)
-	f.print()
+	l.Set(spent, nil)
+	return write(l)
 }
 
-// peaks compares the peak memory of whole processes at few and at many images.
-func (b *bench) peaks(ctx context.Context, n network) error {
+// peaks compares the peak memory of whole processes at few and at many images, and returns the former in MiB.
+func (b *bench) peaks(ctx context.Context, n network) (float64, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var mib [2]float64
 	for i, images := range []int{500, 5000} {
@@ -285,20 +301,19 @@ func (b *bench) peaks(ctx context.Context, n network) error {
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
-			return fmt.Errorf("peak memory at %d images: %w", images, err)
+			return 0, fmt.Errorf("peak memory at %d images: %w", images, err)
 		}
-		kib, err := strconv.Atoi(strings.TrimSpace(string(out)))
-		if err != nil {
-			return fmt.Errorf("peak memory at %d images: %w", images, err)
+		if mib[i], err = strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err != nil {
+			return 0, fmt.Errorf("peak memory at %d images: %w", images, err)
 		}
-		mib[i] = float64(kib) / 1024
-		figure{Model: n.name, Figure: fmt.Sprintf("peak memory, %d images", images), Unit: "MiB", Value: mib[i]}.print()
 	}
-	figure{Model: n.name, Figure: "peak memory, 5000 images / 500", Unit: "x", Value: mib[1] / mib[0], Bar: memoryBar}.print()
-	return nil
+	l := n.line("peak memory, 5,000 images", "MiB")
+	l.Peer, l.Bar = "ours, 500 images", memoryBar
+	l.Set(mib[1:], mib[:1])
+	return mib[0], write(l)
 }
 
-// printPeak calibrates once and prints the peak memory of this process in KiB.
+// printPeak calibrates once and prints the peak memory of this process in MiB.
 func (b *bench) printPeak(ctx context.Context, n network) error {
 	dir, err := os.MkdirTemp("", "quantgate-calibration-")
 	if err != nil {
@@ -313,16 +328,10 @@ func (b *bench) printPeak(ctx context.Context, n network) error {
 	if _, _, err := b.calibrate(ctx, n, d, filepath.Join(dir, "out")); err != nil {
 		return err
 	}
-	// Not getrusage's figure: Linux hands a parent's peak on to the program that its child executes.
-	lines, err := readLines("/proc/self/status")
+	mib, err := result.PeakMemory()
 	if err != nil {
 		return err
 	}
-	for _, line := range lines {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			fmt.Println(strings.TrimSpace(strings.TrimSuffix(value, "kB")))
-			return nil
-		}
-	}
-	return errors.New("/proc/self/status has no VmHWM")
+	fmt.Println(mib)
+	return nil
 }

@@ -3,7 +3,7 @@
 // cores, and what the image cache saves. Each pair takes every contestant once; ratios are the medians of the pairs' ratios, of
 // CPU time where one core is measured. It prints tables, and then every ratio as a line of JSON.
 //
-//	pip install -r benchmarks/images/requirements.txt
+//	make bench-peers
 //	go run ./benchmarks/images -shared ../shared -pairs 5
 package main
 
@@ -13,7 +13,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math"
@@ -25,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/dataset"
 )
 
@@ -35,7 +35,7 @@ func main() {
 	shared := flag.String("shared", filepath.Join("..", "shared"), "folder that holds imagenet/val20-original")
 	pairs := flag.Int("pairs", 5, "times that every contestant is measured")
 	repeats := flag.Int("repeats", 10, "times that a measurement goes over the images")
-	python := flag.String("python", cmp.Or(os.Getenv(pythonEnv), "python3"), "Python that has requirements.txt installed (default: "+pythonEnv+", else python3)")
+	python := flag.String("python", cmp.Or(os.Getenv(pythonEnv), ".deps/peers/bin/python"), "Python with benchmarks/requirements.txt")
 	flag.Parse()
 	if err := run(*shared, *python, *pairs, *repeats); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -127,6 +127,9 @@ func (s source) digest() (string, error) {
 // contestant is one way to take the images.
 type contestant struct {
 	name, says string
+	ratioOf    string // of the CPU time of quantgate and its own
+	bar        string // for that
+	absent     string // why it cannot be run
 	run        func() (cost, error)
 	costs      []cost
 }
@@ -173,17 +176,17 @@ func run(shared, python string, pairs, repeats int) error {
 	}
 	fills := 0
 	all := []*contestant{
-		{name: "bare", says: "libjpeg-turbo alone: decode from memory", run: func() (cost, error) {
+		{name: "bare", says: "libjpeg-turbo alone: decode from memory", ratioOf: bench.OursOfTheirs, bar: "<= 1.45", run: func() (cost, error) {
 			return measure(n, func() error { return b.run(repeats) })
 		}},
 		{name: "quantgate", says: "quantgate: file to tensor", run: func() (cost, error) {
 			return measure(n, func() error { return s.load(repeats, 1, "", nil) })
 		}},
-		{name: "filling", says: "  first run with an image cache", run: func() (cost, error) {
+		{name: "filling", says: "first run with an image cache", ratioOf: bench.OursOfTheirs, run: func() (cost, error) {
 			fills++
 			return measure(len(paths), func() error { return s.load(1, 1, filepath.Join(scratch, fmt.Sprint(fills)), nil) })
 		}},
-		{name: "cached", says: "  later runs with it", run: func() (cost, error) {
+		{name: "cached", says: "later runs with an image cache", ratioOf: bench.OursOfTheirs, run: func() (cost, error) {
 			return measure(n, func() error { return s.load(repeats, 1, kept, nil) })
 		}},
 	}
@@ -191,13 +194,14 @@ func run(shared, python string, pairs, repeats int) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range all { // unmeasured, to warm up
+	measured := slices.DeleteFunc(slices.Clone(all), func(c *contestant) bool { return c.absent != "" })
+	for _, c := range measured { // unmeasured, to warm up
 		if _, err := c.run(); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
 	for range pairs {
-		for _, c := range all {
+		for _, c := range measured {
 			took, err := c.run()
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
@@ -210,74 +214,89 @@ func run(shared, python string, pairs, repeats int) error {
 			return err
 		}
 	}
-	ratios := printCosts(all)
+	lines := printCosts(all)
 	scaling, err := measureScaling(s, pairs, repeats)
 	if err != nil {
 		return err
 	}
-	for _, r := range append(ratios, scaling...) {
-		line, err := json.Marshal(r)
-		if err != nil {
+	versions := map[string]string{}
+	for _, v := range append(peerVersions(peers), decoder) {
+		name, version, _ := strings.Cut(v, " ")
+		versions[name] = version
+	}
+	for _, l := range append(lines, scaling...) {
+		l.Versions = versions
+		if err := l.Write(os.Stdout); err != nil {
 			return err
 		}
-		fmt.Println(string(line))
 	}
 	return nil
 }
 
-// addPeers adds what the Python has, after a check that it makes the same tensors; nil where there is none.
+func peerVersions(p *peer) []string {
+	if p == nil {
+		return nil
+	}
+	return p.Versions
+}
+
+// peerTasks are what peer.py does, where its packages are there.
+var peerTasks = []contestant{
+	{name: "pillow-decode", says: "Pillow: decode"},
+	{name: "pillow-resize", says: "Pillow: decode, resize, crop", bar: ">= 1.25"},
+	{name: "pillow-tensor", says: "Pillow and NumPy: file to tensor", bar: ">= 1.6"},
+	{name: "simplejpeg-decode", says: "simplejpeg: decode"},
+	{name: "simplejpeg-tensor", says: "simplejpeg, Pillow's resize and NumPy: file to tensor"},
+	{name: "torchvision-tensor", says: "torchvision on Pillow: file to tensor"},
+}
+
+// addPeers adds what the Python has, after a check that it makes the same tensors, and as absent what it has not; nil where there is no peer.
 func addPeers(all *[]*contestant, s source, python string, repeats int) (*peer, error) {
 	p, err := startPeer(python, s.images)
-	if err != nil {
-		fmt.Printf("no peers: %s has not what benchmarks/images/requirements.txt lists (%v); name another with -python or %s\n", python, err, pythonEnv)
-		return nil, nil
-	}
-	fmt.Println(strings.Join(p.Versions, ", "))
-	ours, err := s.digest()
-	if err != nil {
-		return nil, err
-	}
-	theirs, err := p.digest("pillow-tensor")
-	if err != nil {
-		return nil, err
-	}
-	if ours != theirs {
-		return nil, fmt.Errorf("the tensors are not Pillow's to the bit: see benchmarks/parity")
-	}
-	fmt.Println("tensors equal to Pillow's to the bit: yes")
-	for _, t := range []struct{ name, says string }{
-		{"pillow-decode", "Pillow: decode"},
-		{"pillow-resize", "Pillow: decode, resize, crop"},
-		{"pillow-tensor", "Pillow and NumPy: file to tensor"},
-		{"simplejpeg-decode", "simplejpeg: decode"},
-		{"simplejpeg-tensor", "simplejpeg, Pillow's resize and NumPy: file to tensor"},
-		{"torchvision-tensor", "torchvision on Pillow: file to tensor"},
-	} {
-		if !p.has(t.name) {
-			fmt.Printf("not installed in %s, so not measured: %s\n", python, t.says)
-			continue
+	if err == nil {
+		fmt.Println(strings.Join(p.Versions, ", "))
+		if err := sameTensors(p, s); err != nil {
+			return nil, err
 		}
-		*all = append(*all, &contestant{name: t.name, says: t.says, run: func() (cost, error) { return p.run(t.name, repeats) }})
+	} else {
+		p = nil
+		fmt.Printf("no peers: %s has not what benchmarks/requirements.txt lists (%v): make bench-peers, or name another with -python\n", python, err)
+	}
+	for _, t := range peerTasks {
+		t.ratioOf = bench.TheirsOfOurs
+		if p != nil && p.has(t.name) {
+			t.run = func() (cost, error) { return p.run(t.name, repeats) }
+		} else {
+			library, _, _ := strings.Cut(t.name, "-")
+			t.absent = library + " is not installed: make bench-peers"
+			if library == "torchvision" {
+				t.absent += " TORCHVISION=1"
+			}
+		}
+		*all = append(*all, &t)
 	}
 	return p, nil
 }
 
-// ratio is a line of the result.
-type ratio struct {
-	Name   string    `json:"name"`
-	Median float64   `json:"median"`
-	Pairs  []float64 `json:"pairs"`
+func sameTensors(p *peer, s source) error {
+	ours, err := s.digest()
+	if err != nil {
+		return err
+	}
+	theirs, err := p.digest("pillow-tensor")
+	if err != nil {
+		return err
+	}
+	if ours != theirs {
+		return fmt.Errorf("the tensors are not Pillow's to the bit: see benchmarks/parity")
+	}
+	fmt.Println("tensors equal to Pillow's to the bit: yes")
+	return nil
 }
 
-func newRatio(name string, pairs []float64) ratio { return ratio{name, median(pairs), pairs} }
-
-func (r ratio) String() string {
-	return fmt.Sprintf("%.3f (%.3f to %.3f)", r.Median, slices.Min(r.Pairs), slices.Max(r.Pairs))
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
+// line is a comparison of this program's.
+func line(name, metric, unit string) bench.Line {
+	return bench.Line{Bench: "images/" + name, What: "images", Metric: metric, Unit: unit}
 }
 
 // each applies f to every element.
@@ -290,33 +309,41 @@ func each[T any](v []T, f func(i int, x T) float64) []float64 {
 }
 
 // printCosts prints what every contestant took on one core, and its ratio to quantgate.
-func printCosts(all []*contestant) []ratio {
-	var ours *contestant
+func printCosts(all []*contestant) []bench.Line {
+	cpu := func(_ int, c cost) float64 { return c.cpuMS() }
+	var ours []float64
 	for _, c := range all {
 		if c.name == "quantgate" {
-			ours = c
+			ours = each(c.costs, cpu)
 		}
 	}
-	fmt.Printf("\n%-54s  CPU ms an image  wall ms  CPU of it / CPU of quantgate, median (range)\n", "one core")
-	var ratios []ratio
+	fmt.Printf("\n%-54s  CPU ms an image  wall ms  CPU time, median of the pairs (range)\n", "one core")
+	var lines []bench.Line
 	for _, c := range all {
-		r := newRatio(c.name+"/quantgate", each(c.costs, func(i int, x cost) float64 { return x.cpuMS() / ours.costs[i].cpuMS() }))
-		fmt.Printf("%-54s  %15.3f  %7.3f  %s\n", c.says,
-			median(each(c.costs, func(_ int, x cost) float64 { return x.cpuMS() })),
-			median(each(c.costs, func(_ int, x cost) float64 { return x.wallMS() })), r)
-		if c != ours {
-			ratios = append(ratios, r)
+		theirs := each(c.costs, cpu)
+		l := line("one core", "CPU time", "ms an image")
+		l.Peer, l.RatioOf, l.Bar, l.Absent = c.says, c.ratioOf, c.bar, c.absent
+		switch {
+		case c.absent != "":
+			fmt.Printf("%-54s  not measured: %s\n", c.says, c.absent)
+			l.Set(ours, nil)
+		case c.ratioOf == "": // quantgate itself
+			l.Set(ours, nil)
+			fmt.Printf("%-54s  %15.3f  %7.3f\n", c.says, l.Ours, bench.Median(each(c.costs, func(_ int, x cost) float64 { return x.wallMS() })))
+			continue
+		default:
+			l.Set(ours, theirs)
+			fmt.Printf("%-54s  %15.3f  %7.3f  %s %.3f (%.3f to %.3f)\n", c.says, *l.Theirs, bench.Median(each(c.costs, func(_ int, x cost) float64 { return x.wallMS() })),
+				l.RatioOf, *l.Ratio, *l.Low, *l.High)
 		}
-		if c.name == "bare" {
-			ratios = append(ratios, newRatio("quantgate/bare", each(c.costs, func(i int, x cost) float64 { return ours.costs[i].cpuMS() / x.cpuMS() })))
-		}
+		lines = append(lines, l)
 	}
-	return ratios
+	return lines
 }
 
 // measureScaling compares 1, 2, 4, ... workers, to one a core. Other programs take wall time away from many workers and from
 // one alike, but not in the same measure, so the CPU time an image is told too: it grows where the workers hinder each other.
-func measureScaling(s source, pairs, repeats int) ([]ratio, error) {
+func measureScaling(s source, pairs, repeats int) ([]bench.Line, error) {
 	counts := []int{1}
 	for n := 2; n < runtime.GOMAXPROCS(0); n *= 2 {
 		counts = append(counts, n)
@@ -334,18 +361,18 @@ func measureScaling(s source, pairs, repeats int) ([]ratio, error) {
 			costs[n] = append(costs[n], took)
 		}
 	}
-	fmt.Printf("\nworkers  images/s  efficiency, median (range)      CPU an image / with one worker\n")
-	var ratios []ratio
-	for _, n := range counts {
-		wall := newRatio(fmt.Sprintf("efficiency of %d workers", n), each(costs[n], func(i int, x cost) float64 {
-			return x.perSecond() / costs[1][i].perSecond() / float64(n)
-		}))
-		cpu := newRatio(fmt.Sprintf("CPU an image of %d workers/of 1", n), each(costs[n], func(i int, x cost) float64 { return x.cpuMS() / costs[1][i].cpuMS() }))
-		fmt.Printf("%7d  %8.0f  %-30s  %s\n", n, median(each(costs[n], func(_ int, x cost) float64 { return x.perSecond() })), wall, cpu)
-		if n > 1 {
-			ratios = append(ratios, wall, cpu)
-		}
+	var lines []bench.Line
+	for _, n := range counts[1:] {
+		wall := line(fmt.Sprintf("%d cores", n), "images/s", "images/s")
+		wall.Peer, wall.Bar = fmt.Sprintf("%d x one core's", n), ">= 0.9"
+		wall.Set(each(costs[n], func(_ int, x cost) float64 { return x.perSecond() }), each(costs[1], func(_ int, x cost) float64 { return x.perSecond() * float64(n) }))
+		cpu := line(fmt.Sprintf("%d cores", n), "CPU time", "ms an image")
+		cpu.Peer = "one core"
+		cpu.Set(each(costs[n], func(_ int, x cost) float64 { return x.cpuMS() }), each(costs[1], func(_ int, x cost) float64 { return x.cpuMS() }))
+		fmt.Printf("\n%d workers: %.0f images/s, efficiency %.3f (%.3f to %.3f), CPU time an image of one worker's %.3f (%.3f to %.3f)\n",
+			n, wall.Ours, *wall.Ratio, *wall.Low, *wall.High, *cpu.Ratio, *cpu.Low, *cpu.High)
+		lines = append(lines, wall, cpu)
 	}
 	fmt.Println()
-	return ratios, nil
+	return lines, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/dataset"
 )
 
@@ -27,7 +28,7 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 	defer d.Close()
 	n := len(ids)
 	peers := map[string]string{}
-	if b.python != "" {
+	if b.noPython == "" {
 		for _, activations := range []string{"int8", "uint8"} {
 			peers[activations] = filepath.Join(b.dir, activations+".onnx")
 			if err := b.quantize(ctx, s, peers[activations], activations, false); err != nil {
@@ -73,17 +74,11 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 	}
 
 	fmt.Printf("\n%s, %d images scored\n", s.name, n)
-	ratio := func(what string, of func(i int) (wall, cpu float64)) {
-		var walls, cpus []float64
-		for i := range b.pairs {
-			w, c := of(i)
-			walls, cpus = append(walls, w), append(cpus, c)
+	line := func(metric, unit string) result.Line {
+		return result.Line{
+			Bench: fmt.Sprintf("job/%s, %s", b.settings.model, s.name), What: "job", Metric: metric, Unit: unit,
+			Note: fmt.Sprintf("%d images scored", n), Versions: b.versions,
 		}
-		w, c := median(walls), median(cpus)
-		fmt.Printf("  %-68s %6.3f of wall time, %6.3f of CPU time\n", what, w, c)
-		b.lines = append(b.lines, map[string]any{
-			"benchmark": "job", "model": b.settings.model, "set": s.name, "images": n, "ratio": what, "wall": w, "cpu": c, "all_wall": walls, "all_cpu": cpus,
-		})
 	}
 	for _, side := range []string{"bare passes", "decode", all, two, "python int8", "python uint8"} {
 		var rates []float64
@@ -91,23 +86,48 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 			rates = append(rates, float64(n)/c.Wall)
 		}
 		if len(rates) > 0 {
-			rate := median(rates)
-			fmt.Printf("  %-68s %6.1f images/s\n", side, rate)
-			b.lines = append(b.lines, map[string]any{"benchmark": "job", "model": b.settings.model, "set": s.name, "images": n, "side": side, "images_per_second": rate, "costs": costs[side]})
+			l := line("images/s, "+side, "images/s")
+			l.Set(rates, nil)
+			fmt.Printf("  %-68s %6.1f images/s\n", side, l.Ours)
+			b.lines = append(b.lines, l)
 		}
 	}
-	ratio("quantgate run "+all+" / its three bare passes", func(i int) (float64, float64) {
-		return costs[all][i].Wall / costs["bare passes"][i].Wall, costs[all][i].CPU / costs["bare passes"][i].CPU
-	})
-	ratio("quantgate run "+all+" / (bare passes + decode's CPU time / cores)", func(i int) (float64, float64) {
+	// compare adds the ratio of wall times, which the bar is for, and that of CPU times.
+	compare := func(ours, peer, ratioOf, bar string, theirs func(i int) cost) {
+		sides := map[string][2][]float64{}
+		for i, c := range costs[ours] {
+			t := theirs(i)
+			sides["wall time"] = [2][]float64{append(sides["wall time"][0], c.Wall), append(sides["wall time"][1], t.Wall)}
+			sides["CPU time"] = [2][]float64{append(sides["CPU time"][0], c.CPU), append(sides["CPU time"][1], t.CPU)}
+		}
+		for _, metric := range []string{"wall time", "CPU time"} {
+			l := line(metric+" of "+ours, "s")
+			l.Peer, l.RatioOf, l.Bar = peer, ratioOf, bar
+			l.Set(sides[metric][0], sides[metric][1])
+			fmt.Printf("  %-68s %6.3f (%.3f to %.3f)\n", metric+" of "+ours+", "+ratioOf+": "+peer, *l.Ratio, *l.Low, *l.High)
+			b.lines, bar = append(b.lines, l), ""
+		}
+	}
+	bars := map[string][2]string{"val1300": {"<= 1.08", ""}, "full size": {"", "<= 1.05"}}[s.name]
+	compare(all, "the three bare passes", result.OursOfTheirs, bars[0], func(i int) cost { return costs["bare passes"][i] })
+	compare(all, "the three bare passes + decoding / cores", result.OursOfTheirs, bars[1], func(i int) cost {
 		bare, decode := costs["bare passes"][i], costs["decode"][i]
-		return costs[all][i].Wall / (bare.Wall + decode.CPU/float64(b.cores)), costs[all][i].CPU / (bare.CPU + decode.CPU)
+		return cost{bare.Wall + decode.CPU/float64(b.cores), bare.CPU + decode.CPU}
 	})
-	for activations := range peers {
-		ratio("images/s of quantgate run "+two+" / Python, "+activations+" activations", func(i int) (float64, float64) {
-			theirs := costs["python "+activations][i]
-			return theirs.Wall / costs[two][i].Wall, theirs.CPU / costs[two][i].CPU
-		})
+	for _, activations := range []string{"int8", "uint8"} {
+		peer := "Python, FP32 and INT8 with " + activations + " activations"
+		if peers[activations] == "" {
+			l := line("wall time of "+two, "s")
+			l.Peer, l.RatioOf, l.Bar, l.Absent = peer, result.TheirsOfOurs, ">= 1.5", b.noPython
+			var walls []float64
+			for _, c := range costs[two] {
+				walls = append(walls, c.Wall)
+			}
+			l.Set(walls, nil)
+			b.lines = append(b.lines, l)
+			continue
+		}
+		compare(two, peer, result.TheirsOfOurs, ">= 1.5", func(i int) cost { return costs["python "+activations][i] })
 	}
 	return nil
 }

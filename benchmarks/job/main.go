@@ -1,7 +1,8 @@
 // Command job measures what quantgate run costs beside its engine's own work, and beside the same job in Python. Sides are interleaved in
 // one process tree; each figure is a median over pairs, printed as text and then as JSON lines.
 //
-//	go run ./benchmarks/job -shared ../shared -pairs 5 -python VENV/bin/python
+//	make bench-peers
+//	go run ./benchmarks/job -shared ../shared -pairs 5
 //
 // The material is shared/imagenet: the 1,300 prescaled images of val1300, and the 20 of val20-original at full size, each -copies times.
 // The bare passes run the graphs that quantgate run scores, on preloaded tensors, one image a call, a goroutine a core. Wall times
@@ -9,19 +10,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/ort"
 )
@@ -36,7 +37,7 @@ func main() {
 	var s settings
 	flag.StringVar(&s.shared, "shared", "../shared", "folder that holds imagenet")
 	flag.StringVar(&s.model, "model", "squeezenet1.1", "model of shared/imagenet/models, preset imagenet")
-	flag.StringVar(&s.python, "python", os.Getenv("QUANTGATE_BENCH_PYTHON"), "Python with benchmarks/job/requirements.txt; none: our side alone")
+	flag.StringVar(&s.python, "python", cmp.Or(os.Getenv("QUANTGATE_BENCH_PYTHON"), ".deps/peers/bin/python"), "Python with benchmarks/requirements.txt; without one, our side alone")
 	flag.IntVar(&s.pairs, "pairs", 5, "how often to measure each side")
 	flag.IntVar(&s.copies, "copies", 10, "copies of the 20 full-size images")
 	flag.IntVar(&s.limit, "limit", 1300, "prescaled images to use, of which 50 calibrate")
@@ -66,7 +67,9 @@ type bench struct {
 	settings
 	dir, binary, model string
 	cores              int
-	lines              []any
+	noPython           string // why the Python side cannot be measured
+	versions           map[string]string
+	lines              []result.Line
 }
 
 func measure(ctx context.Context, s settings) error {
@@ -81,10 +84,7 @@ func measure(ctx context.Context, s settings) error {
 	if _, err := os.Stat(b.model); err != nil {
 		return fmt.Errorf("the material is missing: %w: name its folder with -shared", err)
 	}
-	if s.python == "" {
-		fmt.Fprintln(os.Stderr, "job: no Python was named (-python): the models and the job of ONNX Runtime's quantize_static are left out")
-	}
-	if err := projectLibrary(); err != nil {
+	if err := result.UseProjectLibrary(); err != nil {
 		return err
 	}
 	engine, err := ort.New(ort.Options{})
@@ -94,6 +94,10 @@ func measure(ctx context.Context, s settings) error {
 	if err := b.command(ctx, "go", "build", "-o", b.binary, "./cmd/quantgate").Run(); err != nil {
 		return fmt.Errorf("build quantgate: %w", err)
 	}
+	if b.noPython = b.peerMissing(ctx); b.noPython != "" {
+		fmt.Fprintf(os.Stderr, "job: %s; the models and the job of ONNX Runtime's quantize_static are left out\n", b.noPython)
+	}
+	b.versions = map[string]string{"ONNX Runtime": engine.Version()}
 	fmt.Printf("%s, ONNX Runtime %s, %d cores, %s/%s, %d pairs\n", s.model, engine.Version(), b.cores, runtime.GOOS, runtime.GOARCH, s.pairs)
 	prescaled := set{
 		name: "val1300", images: filepath.Join(imagenet, "val1300"), labels: filepath.Join(imagenet, "val1300.txt"),
@@ -124,25 +128,12 @@ func measure(ctx context.Context, s settings) error {
 		}
 	}
 	fmt.Println()
-	enc := json.NewEncoder(os.Stdout)
 	for _, line := range b.lines {
-		if err := enc.Encode(line); err != nil {
+		if err := line.Write(os.Stdout); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// projectLibrary names the project's own ONNX Runtime to this process and those it starts, which lie elsewhere.
-func projectLibrary() error {
-	lib, err := filepath.Abs(filepath.Join(".deps", "onnxruntime", "lib"))
-	if err != nil || os.Getenv(ort.EnvLibrary) != "" {
-		return err
-	}
-	if _, err := os.Stat(lib); err != nil {
-		return nil //nolint:nilerr // ort searches the system then, and says so
-	}
-	return os.Setenv(ort.EnvLibrary, lib)
 }
 
 func (b *bench) command(ctx context.Context, name string, args ...string) *exec.Cmd {
@@ -252,9 +243,12 @@ func (b *bench) scored(ctx context.Context, s set) (*dataset.Dataset, []int, err
 	return d, ids, nil
 }
 
-// median of values, which it sorts.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	n := len(values)
-	return (values[(n-1)/2] + values[n/2]) / 2
+// peerMissing says why the Python side cannot be measured, "" where it can.
+func (b *bench) peerMissing(ctx context.Context) string {
+	cmd := b.command(ctx, b.python, "-c", "import numpy, onnx, onnxruntime.quantization, PIL")
+	cmd.Stderr = nil
+	if cmd.Run() != nil {
+		return b.python + " has no onnxruntime, onnx, numpy and Pillow: make bench-peers"
+	}
+	return ""
 }

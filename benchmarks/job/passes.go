@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
@@ -98,7 +100,7 @@ func (b *bench) passes(ctx context.Context, e *ort.Backend, s set) (*passes, err
 	if err := p.openQDQ(ctx, e, "Q/DQ", written); err != nil {
 		return nil, err
 	}
-	if b.python == "" {
+	if b.noPython != "" {
 		return p, nil
 	}
 	theirs := filepath.Join(b.dir, "symmetric.onnx")
@@ -239,9 +241,23 @@ func (b *bench) eachPass(ctx context.Context, p *passes) error {
 	}
 	fmt.Printf("\nThe engine alone, images a second of CPU time (%d images a pass, one a call, one core)\n", n)
 	for _, name := range p.names {
-		rate := median(rates[name])
-		fmt.Printf("  %-44s %7.1f\n", name, rate)
-		b.lines = append(b.lines, map[string]any{"benchmark": "pass", "model": b.settings.model, "pass": name, "images_per_cpu_second": rate, "all": rates[name]})
+		l := result.Line{
+			Bench: "job/passes of " + b.settings.model, What: "uint8", Metric: "images/s of CPU time, " + name, Unit: "images/s", Peer: passFP32, Versions: b.versions,
+		}
+		theirs := rates[passFP32]
+		family, _, _ := strings.Cut(name, ",")
+		switch {
+		case name == passFP32:
+			l.Peer, theirs = "", nil
+		case family == passFP16:
+			l.What = "fp16"
+		case strings.HasSuffix(name, "integer kernels"):
+			l.Peer = strings.Fields(name)[0] + " S8S8, default session"
+			theirs = rates[l.Peer]
+		}
+		l.Set(rates[name], theirs)
+		fmt.Printf("  %-44s %7.1f\n", name, l.Ours)
+		b.lines = append(b.lines, l)
 	}
 	return nil
 }
