@@ -41,7 +41,7 @@ func main() {
 	flag.IntVar(&f.rounds, "rounds", 7, "measurements without copies, of 100 batches each; 0 makes none")
 	flag.IntVar(&f.trt.Level, "builderOptimizationLevel", -1, "as trtexec's; -1 is TensorRT's default")
 	flag.IntVar(&f.trt.Batch, "batch", 100, "images a batch")
-	flag.StringVar(&f.trt.TacticSources, "tacticSources", "-CUBLAS,-CUBLAS_LT,-CUDNN", "as trtexec's")
+	flag.StringVar(&f.trt.TacticSources, "tacticSources", "-CUBLAS,-CUBLAS_LT,-CUDNN,-EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS", "as trtexec's")
 	flag.Parse()
 	f.trt.Leveled = f.trt.Level >= 0
 	f.trt.Log = func(_ trt.Level, text string) { fmt.Fprintln(os.Stderr, text) }
