@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -282,18 +283,24 @@ func (m *Model) ImageInput() (Port, error) {
 
 func isChannels(d int64) bool { return d == 1 || d == 3 || d == tensor.Dynamic }
 
-// LogitsOutput returns the output that scores read: the only one, float32 or float16 and of rank 2 (batch x classes) or a
-// rank that ends in dimensions of 1. Any other model is an error that lists its outputs.
-func (m *Model) LogitsOutput() (Port, error) {
+// LogitsOutput returns the output that scores read: the named one, or the only one where name is empty. It is float32 or float16 and of
+// rank 2 (batch x classes), or a longer shape that ends in ones.
+func (m *Model) LogitsOutput(name string) (Port, error) {
 	outputs := m.Outputs()
 	listed := make([]string, len(outputs))
 	for i, p := range outputs {
 		listed[i] = p.String()
 	}
-	if len(outputs) != 1 {
-		return Port{}, fmt.Errorf("model %s: has %d outputs (%s), wanted one of class scores: cut the others off: %w", m.name, len(outputs), strings.Join(listed, ", "), ErrUnsupported)
+	at := slices.IndexFunc(outputs, func(p Port) bool { return p.Name == name })
+	switch {
+	case name == "" && len(outputs) == 1:
+		at = 0
+	case name == "":
+		return Port{}, fmt.Errorf("model %s: has %d outputs (%s): say which one holds the class scores (--output): %w", m.name, len(outputs), strings.Join(listed, ", "), ErrUnsupported)
+	case at < 0:
+		return Port{}, fmt.Errorf("model %s: has no output %q, but %s: %w", m.name, name, strings.Join(listed, ", "), ErrUnsupported)
 	}
-	p := outputs[0]
+	p := outputs[at]
 	if p.DType != tensor.Float32 && p.DType != tensor.Float16 {
 		return Port{}, fmt.Errorf("model %s: output %s does not hold float scores: %w", m.name, p, ErrUnsupported)
 	}

@@ -214,21 +214,26 @@ func TestPorts(t *testing.T) {
 func TestLogitsOutput(t *testing.T) {
 	for name, c := range map[string]struct {
 		outputs []string
+		output  string
 		want    string
 	}{
-		"classes":   {[]string{"y ?x1000"}, ""},
-		"unstated":  {[]string{"y"}, ""},
-		"spatial 1": {[]string{"y ?x1000x1x1"}, ""},
-		"a map":     {[]string{"y ?x1000x7x7"}, "is not batch x classes"},
-		"a vector":  {[]string{"y 1000"}, "is not batch x classes"},
-		"two":       {[]string{"y ?x1000", "z ?x10"}, "has 2 outputs"},
+		"classes":      {[]string{"y ?x1000"}, "", ""},
+		"unstated":     {[]string{"y"}, "", ""},
+		"spatial 1":    {[]string{"y ?x1000x1x1"}, "", ""},
+		"a map":        {[]string{"y ?x1000x7x7"}, "", "is not batch x classes"},
+		"a vector":     {[]string{"y 1000"}, "", "is not batch x classes"},
+		"two":          {[]string{"y ?x1000", "z ?x10"}, "", "has 2 outputs"},
+		"one of two":   {[]string{"z ?x10", "y ?x1000"}, "y", ""},
+		"the only one": {[]string{"y ?x1000"}, "y", ""},
+		"none of two":  {[]string{"y ?x1000", "z ?x10"}, "x", `has no output "x", but "y"`},
+		"named map":    {[]string{"z ?x10", "y ?x10x7x7"}, "y", "is not batch x classes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := sketch{
 				inputs: []string{"x ?x3x8x8"}, output: c.outputs,
 				nodes: []*pb.NodeProto{node("Relu", "x", "y"), node("Relu", "x", "z")},
 			}.model(t)
-			p, err := m.LogitsOutput()
+			p, err := m.LogitsOutput(c.output)
 			if c.want == "" {
 				require.NoError(t, err)
 				require.Equal(t, "y", p.Name)
@@ -254,7 +259,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		_, _ = m.ImageInput()
-		_, _ = m.LogitsOutput()
+		_, _ = m.LogitsOutput("")
 		amax := map[string]float32{}
 		if p, err := Plan(m); err == nil {
 			for _, e := range p.Entries {

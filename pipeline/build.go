@@ -24,7 +24,7 @@ type candidates []candidate
 
 // build calibrates one model and makes everything that is scored, in the order of the asked precisions.
 func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
-	base, err := scored(m.name+" fp32", FP32, m.model)
+	base, err := scored(m.name+" fp32", FP32, m.Output, m.model)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scoredTwin(m.name+" int8", INT8, inTwin, twin)
+	return scoredTwin(m.name+" int8", INT8, m.Output, inTwin, twin)
 }
 
 // writeINT8 writes the Q/DQ model.
@@ -121,7 +121,7 @@ func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candid
 	if err != nil {
 		return candidate{}, err
 	}
-	return scoredTwin(m.name+" fp16", FP16, inHalf, twin)
+	return scoredTwin(m.name+" fp16", FP16, m.Output, inHalf, twin)
 }
 
 // writeFP16 writes the float16 model.
@@ -136,9 +136,9 @@ func (r *run) writeFP16(m *prepared, folded *onnx.Model, o onnx.FP16Options) (*o
 	return model, err
 }
 
-// scored is a model as pass B takes it; title is what messages call it.
-func scored(title, name string, model *onnx.Model) (candidate, error) {
-	logits, err := model.LogitsOutput()
+// scored is a model as pass B takes it: title is what messages call it, output what holds its class scores, "" where it has one alone.
+func scored(title, name, output string, model *onnx.Model) (candidate, error) {
+	logits, err := model.LogitsOutput(output)
 	if err != nil {
 		return candidate{}, err
 	}
@@ -147,8 +147,8 @@ func scored(title, name string, model *onnx.Model) (candidate, error) {
 }
 
 // scoredTwin is scored for a model that emulates another type in float32.
-func scoredTwin(title, name, computed string, model *onnx.Model) (candidate, error) {
-	c, err := scored(title, name, model)
+func scoredTwin(title, name, output, computed string, model *onnx.Model) (candidate, error) {
+	c, err := scored(title, name, output, model)
 	c.options.LiteralQDQ, c.computed = true, computed
 	return c, err
 }

@@ -46,7 +46,7 @@ func Evaluate(ctx context.Context, env Env, job Job) (*Result, error) {
 
 // evaluated loads the candidates and makes sure that they take what the base takes.
 func (r *run) evaluated(ctx context.Context, base *prepared) (candidates, error) {
-	first, err := scored(base.name, "base", base.model)
+	first, err := scored(base.name, "base", base.Output, base.model)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,11 @@ func (r *run) evaluated(ctx context.Context, base *prepared) (candidates, error)
 				return nil, fmt.Errorf("%s: input %s does not fit the base's %s: compare models that take the same images", c.Path, in.Shape, base.input.Shape)
 			}
 		}
-		next, err := scored(c.Path, c.Name, model)
+		output := base.Output
+		if _, err := model.LogitsOutput(output); err != nil && len(model.Outputs()) == 1 {
+			output = "" // its only one may be called otherwise
+		}
+		next, err := scored(c.Path, c.Name, output, model)
 		if err != nil {
 			return nil, err
 		}

@@ -54,7 +54,7 @@ func TestIntegers(t *testing.T) {
 
 	form := func(b engine.Backend, model *onnx.Model) (candidate, *tensor.Tensor, *run) {
 		r := &run{Env: Env{b, &recorder{}}, job: Job{BatchSize: 2}, result: &Result{}}
-		c, err := scored("q", "int8", model)
+		c, err := scored("q", "int8", "", model)
 		require.NoError(t, err)
 		c, err = r.integers(t.Context(), r.asStated(c, model), model)
 		require.NoError(t, err)

@@ -50,7 +50,7 @@ func TestOpenLean(t *testing.T) {
 	require.NoError(t, err)
 	twin, _, err := onnx.EmulateFP16(m, onnx.FP16Options{})
 	require.NoError(t, err)
-	c, err := scoredTwin("cnn fp16", FP16, inHalf, twin)
+	c, err := scoredTwin("cnn fp16", FP16, "", inHalf, twin)
 	require.NoError(t, err)
 	p := &prepared{input: in}
 	o := c.options

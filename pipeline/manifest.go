@@ -79,6 +79,7 @@ type ManifestModel struct {
 	Name        string             `json:"name"`
 	SHA256      string             `json:"sha256"`
 	Preprocess  dataset.Preprocess `json:"preprocess"`
+	Output      string             `json:"output,omitempty"` // that holds the class scores, where it was named
 	ClassOffset int                `json:"class_offset"`
 	Precisions  []string           `json:"precisions"`
 	Candidates  map[string]string  `json:"candidates,omitempty"` // evaluate: name to the file's sha256
@@ -155,6 +156,7 @@ func (m *Manifest) differences(old *Manifest) []string {
 		was, is := old.Models[i], m.Models[i]
 		add(fmt.Sprintf("model %d", i+1), was.Name+" "+short(was.SHA256), is.Name+" "+short(is.SHA256))
 		add("preprocessing of "+is.Name, was.Preprocess.String(), is.Preprocess.String())
+		add("output of "+is.Name, was.Output, is.Output)
 		add("class offset of "+is.Name, fmt.Sprint(was.ClassOffset), fmt.Sprint(is.ClassOffset))
 		add("precisions of "+is.Name, fmt.Sprint(was.Precisions), fmt.Sprint(is.Precisions))
 		add("candidates of "+is.Name, fmt.Sprint(was.Candidates), fmt.Sprint(is.Candidates))

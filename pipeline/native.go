@@ -91,7 +91,7 @@ func (r *run) written(m *prepared, folded *onnx.Model, c *Calibration, precision
 	if err != nil {
 		return candidate{}, err
 	}
-	next, err := scored(m.name+" "+precision, precision, model)
+	next, err := scored(m.name+" "+precision, precision, m.Output, model)
 	next.options.Precision = lower
 	return next, err
 }

@@ -63,6 +63,8 @@ type Model struct {
 	// Preprocess returns how an image becomes the model's input, which has the given channels, height and width
 	// (-1 where the model leaves one open).
 	Preprocess func(channels, height, width int) (dataset.Preprocess, error)
+	// Output names the output that holds the class scores; "" where the model has one alone.
+	Output string
 	// ClassOffset is the number of leading outputs that are no class: class = output - ClassOffset.
 	ClassOffset int
 }
@@ -227,7 +229,7 @@ func start(env Env, job Job) (*run, []*prepared, error) {
 		}
 		r.manifest.Models = append(r.manifest.Models, ManifestModel{
 			Name: p.name, SHA256: digest, Preprocess: p.preprocess,
-			ClassOffset: p.ClassOffset, Precisions: job.Precisions, CachePath: job.Cache,
+			Output: p.Output, ClassOffset: p.ClassOffset, Precisions: job.Precisions, CachePath: job.Cache,
 		})
 		if err := r.manifest.addCandidates(job.Candidates); err != nil {
 			return nil, nil, err
@@ -312,15 +314,15 @@ func prepare(spec Model, data *dataset.Dataset) (*prepared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Name(), err)
 	}
-	if err := checkWidth(m, spec.ClassOffset, data.Classes()); err != nil {
+	if err := checkWidth(m, spec.Output, spec.ClassOffset, data.Classes()); err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Name(), err)
 	}
 	return &prepared{Model: spec, name: spec.Name(), model: m, input: in, preprocess: pre}, nil
 }
 
 // checkWidth makes sure, where the model states how many outputs it has, that every label has one.
-func checkWidth(m *onnx.Model, offset, classes int) error {
-	logits, err := m.LogitsOutput()
+func checkWidth(m *onnx.Model, output string, offset, classes int) error {
+	logits, err := m.LogitsOutput(output)
 	if err != nil || len(logits.Shape) < 2 {
 		return err
 	}

@@ -23,17 +23,17 @@ type Subject struct {
 	base         candidate
 }
 
-// LoadSubject loads a model from its file.
-func LoadSubject(path string) (*Subject, error) {
+// LoadSubject loads a model from its file; output is the one to compute, "" where it has one alone.
+func LoadSubject(path, output string) (*Subject, error) {
 	m, err := onnx.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	return NewSubject(Model{Path: path}.Name(), m)
+	return NewSubject(Model{Path: path}.Name(), output, m)
 }
 
-// NewSubject takes a model from memory.
-func NewSubject(name string, m *onnx.Model) (*Subject, error) {
+// NewSubject is LoadSubject for a model in memory.
+func NewSubject(name, output string, m *onnx.Model) (*Subject, error) {
 	sum, err := m.Digest()
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func NewSubject(name string, m *onnx.Model) (*Subject, error) {
 	if _, err := m.ImageInput(); err != nil {
 		return nil, err
 	}
-	base, err := scored(name, FP32, m)
+	base, err := scored(name, FP32, output, m)
 	return &Subject{Name: name, SHA256: sum, model: m, base: base}, err
 }
 
@@ -192,7 +192,7 @@ func (s *Subject) withQDQ(ctx context.Context, b engine.Backend, r Ranges) (cand
 	if err != nil {
 		return candidate{}, err
 	}
-	return scored(s.Name, INT8, model)
+	return scored(s.Name, INT8, s.base.logits, model)
 }
 
 // observe is max|x| of every entry over random images.

@@ -33,6 +33,7 @@ type benchFlags struct {
 	models     []string
 	networks   []string
 	seed       uint64
+	output     string
 	engine     string
 	ortLibrary string
 	tensorrt   tensorrtFlags
@@ -92,6 +93,7 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.models, "model", nil, "ONNX model to measure (repeatable)")
 	fs.StringArrayVar(&f.networks, "network", nil, "network to build with random weights and to measure (repeatable): "+strings.Join(networks.Names(), ", "))
 	fs.Uint64Var(&f.seed, "seed", 0, "seed of a network's random weights")
+	fs.StringVar(&f.output, "output", "", "output of --model to compute, where it has several")
 	fs.StringVar(&f.engine, "engine", "ort", "inference engine: ort (ONNX Runtime on the CPU) or tensorrt (an NVIDIA GPU)")
 	fs.StringVar(&f.ortLibrary, "ort-library", "", "ONNX Runtime's shared library (default: $"+ort.EnvLibrary+", the project's own, the system's)")
 	f.tensorrt.register(fs)
@@ -199,7 +201,7 @@ func (b *benchJob) prepare() error {
 // load loads or builds the models.
 func (b *benchJob) load() error {
 	for _, path := range b.models {
-		s, err := pipeline.LoadSubject(path)
+		s, err := pipeline.LoadSubject(path, b.output)
 		if err != nil {
 			return err
 		}
@@ -210,7 +212,7 @@ func (b *benchJob) load() error {
 		if err != nil {
 			return fmt.Errorf("--network: %w", err)
 		}
-		s, err := pipeline.NewSubject(name, m)
+		s, err := pipeline.NewSubject(name, "", m)
 		if err != nil {
 			return err
 		}

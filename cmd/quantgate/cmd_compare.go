@@ -196,6 +196,7 @@ func differences(a, b *pipeline.Manifest) []string {
 		y := &b.Models[j]
 		add(x.Name+", sha256", x.SHA256[:min(12, len(x.SHA256))], y.SHA256[:min(12, len(y.SHA256))])
 		add(x.Name+", preprocessing", x.Preprocess.String(), y.Preprocess.String())
+		add(x.Name+", output", x.Output, y.Output)
 		add(x.Name+", class offset", fmt.Sprint(x.ClassOffset), fmt.Sprint(y.ClassOffset))
 	}
 	return out

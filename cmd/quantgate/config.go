@@ -14,7 +14,7 @@ import (
 
 // modelKeys are the settings that a configuration file may give for one model alone.
 var modelKeys = []string{
-	"channel-order", "class-offset", "crop-offset", "crop-pct", "input-size", "interpolation", "mean", "preset", "resize", "std",
+	"channel-order", "class-offset", "crop-offset", "crop-pct", "input-size", "interpolation", "mean", "output", "preset", "resize", "std",
 }
 
 // modelConfig is one entry of a configuration file's model list.

@@ -23,6 +23,7 @@ type jobFlags struct {
 	data        dataFlags
 	models      []string
 	overrides   map[string]map[string]string // by model file: flag values that only it has, from a configuration file
+	output      string
 	classOffset int
 	engine      string
 	ortLibrary  string
@@ -36,6 +37,7 @@ type jobFlags struct {
 
 func (f *jobFlags) register(fs *pflag.FlagSet) {
 	f.data.register(fs)
+	fs.StringVar(&f.output, "output", "", "`name` of the output that holds the class scores, where a model has several")
 	fs.IntVar(&f.classOffset, "class-offset", 0, "class = output - N; outputs below N are dropped before ranking (1 for models with a background class)")
 	fs.StringVar(&f.engine, "engine", "ort", "inference engine: ort (ONNX Runtime on the CPU) or tensorrt (an NVIDIA GPU)")
 	fs.StringVar(&f.ortLibrary, "ort-library", "", "ONNX Runtime's shared library (default: $"+ort.EnvLibrary+", the project's own, the system's)")
@@ -98,10 +100,12 @@ func (f *jobFlags) openData(ctx context.Context, a *app, job *pipeline.Job) erro
 
 // model is one model with its own preprocessing.
 func (f *jobFlags) model(path string) (pipeline.Model, error) {
-	data, offset := f.data, f.classOffset
+	data, offset, output := f.data, f.classOffset, f.output
 	own := f.overrides[path]
 	for key, value := range own {
-		if key == "class-offset" {
+		if key == "output" {
+			output = value
+		} else if key == "class-offset" {
 			n, err := strconv.Atoi(value)
 			if err != nil {
 				return pipeline.Model{}, fmt.Errorf("class-offset of model %s: %q is no number", path, value)
@@ -114,7 +118,7 @@ func (f *jobFlags) model(path string) (pipeline.Model, error) {
 	if offset < 0 {
 		return pipeline.Model{}, fmt.Errorf("--class-offset %d: must not be negative", offset)
 	}
-	return pipeline.Model{Path: path, ClassOffset: offset, Preprocess: func(channels, h, w int) (dataset.Preprocess, error) {
+	return pipeline.Model{Path: path, Output: output, ClassOffset: offset, Preprocess: func(channels, h, w int) (dataset.Preprocess, error) {
 		return data.preprocess(channels, h, w)
 	}}, nil
 }

@@ -222,6 +222,9 @@ func facts(m *pipeline.Manifest) []reports.Fact {
 	for _, e := range m.Models {
 		add(e.Name+", sha256", e.SHA256)
 		add(e.Name+", preprocessing", e.Preprocess.String())
+		if e.Output != "" {
+			add(e.Name+", output", e.Output)
+		}
 		if e.ClassOffset != 0 {
 			add(e.Name+", class offset", strconv.Itoa(e.ClassOffset))
 		}

@@ -58,7 +58,7 @@ func (f *settings) open() (engine.Model, engine.Options, error) {
 	if err != nil {
 		return engine.Model{}, o, err
 	}
-	logits, err := model.LogitsOutput()
+	logits, err := model.LogitsOutput("")
 	if err != nil {
 		return engine.Model{}, o, err
 	}
