@@ -208,29 +208,32 @@ func openError(m engine.Model, err error) error {
 	return fmt.Errorf("model %s: %w", modelName(m), err)
 }
 
-// describe asks ONNX Runtime for the model's inputs and outputs, by loading it once.
+// describe asks ONNX Runtime for the model's inputs and outputs, by loading it once: without optimising it, where that can be asked for.
 func describe(m engine.Model) (ins, outs []engine.Port, err error) {
-	var i, o []onnxruntime.InputOutputInfo
+	path := m.Path
 	switch {
 	case m.Data != nil:
-		i, o, err = onnxruntime.GetInputOutputInfoWithONNXData(m.Data)
-	case m.Path != "":
-		if _, err := os.Stat(m.Path); err != nil {
+		file, done, err := memoryFile(m.Data)
+		if err != nil { // no such files here
+			i, o, err := onnxruntime.GetInputOutputInfoWithONNXData(m.Data)
+			return ports(i), ports(o), ortError(err)
+		}
+		defer done()
+		path = file
+	case path != "":
+		if _, err := os.Stat(path); err != nil {
 			return nil, nil, err
 		}
-		opts, errOpts := sessionOptions(engine.Options{NoFusion: true})
-		if errOpts != nil {
-			return nil, nil, errOpts
-		}
-		defer func() { _ = opts.Destroy() }()
-		i, o, err = onnxruntime.GetInputOutputInfoWithOptions(m.Path, opts)
 	default:
 		return nil, nil, errors.New("neither bytes nor a path were given")
 	}
+	opts, err := sessionOptions(engine.Options{NoFusion: true})
 	if err != nil {
-		return nil, nil, ortError(err)
+		return nil, nil, err
 	}
-	return ports(i), ports(o), nil
+	defer func() { _ = opts.Destroy() }()
+	i, o, err := onnxruntime.GetInputOutputInfoWithOptions(path, opts)
+	return ports(i), ports(o), ortError(err)
 }
 
 func ports(infos []onnxruntime.InputOutputInfo) []engine.Port {

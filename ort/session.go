@@ -346,8 +346,11 @@ func fetch(v onnxruntime.Value, t *tensor.Tensor) error {
 // source matches the place in ONNX Runtime's sources that its messages begin with: file, line and C++ signature.
 var source = regexp.MustCompile(`\S*onnxruntime_src/\S+:\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? `)
 
-// ortError squeezes ONNX Runtime's message into one line, without the binding's prefixes and the place in the C++ sources.
+// ortError squeezes ONNX Runtime's message into one line, without the binding's prefixes and the place in the C++ sources; nil stays nil.
 func ortError(err error) error {
+	if err == nil {
+		return nil
+	}
 	msg := source.ReplaceAllString(oneLine(err.Error()), "")
 	for _, prefix := range []string{
 		"Error loading temporary session: ", "Error creating temporary session: ",
