@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -39,6 +40,55 @@ func KeepBlocked(m *Model) (kept *Model, saved int, err error) {
 	x.prune()
 	kept, err = m.derive(x.model, "blocked")
 	return kept, before - b.reorders(), err
+}
+
+// BlockedOutputs is KeepBlocked for a model of which only the values of its outputs matter, not their order: outputs too stay in the blocked layout
+// where their channels fill whole blocks, so that they hold the same values and no others. Their names change, their order and sizes do not.
+func BlockedOutputs(m *Model) (kept *Model, saved int, err error) {
+	if kept, saved, err = KeepBlocked(m); err != nil {
+		return nil, 0, err
+	}
+	x, err := kept.index("blocked outputs")
+	if err != nil {
+		return nil, 0, err
+	}
+	taken := map[string]bool{}
+	for _, v := range x.g.Output {
+		taken[v.GetName()] = true
+	}
+	for _, v := range x.g.Output {
+		r := x.producer[v.GetName()]
+		if !isReorder(r, "ReorderOutput") || taken[r.Input[0]] || x.paddedChannels(r.Input[0]) != attrInt(r, "channels", 0) {
+			continue
+		}
+		taken[r.Input[0]] = true
+		v.Name = new(r.Input[0])
+		saved++
+	}
+	x.refresh()
+	x.prune()
+	kept, err = kept.derive(x.model, "blocked outputs")
+	return kept, saved, err
+}
+
+// paddedChannels is the number of channels of a tensor in blocks, with those that fill the last block up; 0 where it is not known.
+func (x *graph) paddedChannels(tensor string) int64 {
+	for {
+		n := x.producer[tensor]
+		switch {
+		case n == nil:
+			return 0
+		case n.GetDomain() == nchwcDomain && n.GetOpType() == "Conv":
+			if w := x.constants[input(n, 1)]; w != nil && len(w.Dims) == 4 {
+				return w.Dims[0]
+			}
+			return 0
+		case n.GetDomain() == nchwcDomain && strings.HasSuffix(n.GetOpType(), "Pool"), isOp(n, elementwise...):
+			tensor = n.Input[0]
+		default:
+			return 0
+		}
+	}
 }
 
 type blocker struct {

@@ -47,19 +47,12 @@ func (c *Calibration) amax() map[string]float32 {
 // an activation's bits depend on its image alone; the collector puts batches together as TensorRT sees them.
 func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (*Calibration, error) {
 	timing := r.begin(stageCalibrate)
-	data, sources, err := tapped(m.model, plan)
-	if err != nil {
-		return nil, err
-	}
-	chunk := 1
-	if n := m.input.Shape[0]; n > 1 { // a fixed batch: feed what the model wants
-		chunk = int(n)
-	}
-	session, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoTF32: true, Batch: chunk})
+	session, sources, err := r.openObserved(ctx, m, plan)
 	if err != nil {
 		return nil, err
 	}
 	defer session.Close()
+	chunk := m.chunk()
 
 	collector, indices, constants, err := newCollector(r.job.Method, plan, sources)
 	if err != nil {
@@ -131,6 +124,42 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 		Table:  table(plan, result.Results),
 	}
 	return result, nil
+}
+
+// chunk is how many images calibration gives the engine at once: one, or what the model is fixed to.
+func (p *prepared) chunk() int { return max(1, int(p.input.Shape[0])) }
+
+// openObserved opens a model whose outputs hold the values that plan's entries are made of, as sources says.
+func (r *run) openObserved(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (engine.Session, []onnx.Source, error) {
+	data, sources, err := tapped(m.model, plan)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := r.openTapped(ctx, m, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoTF32: true, Batch: m.chunk()})
+	return s, sources, err
+}
+
+// OpenObserved opens the session that Calibrate runs on a model, for measurements of what that costs by itself.
+func OpenObserved(ctx context.Context, env Env, spec Model) (engine.Session, error) {
+	model, err := onnx.Load(spec.Path)
+	if err != nil {
+		return nil, err
+	}
+	in, err := model.ImageInput()
+	if err != nil {
+		return nil, err
+	}
+	pre, err := spec.Preprocess(int(in.Shape[1]), int(in.Shape[2]), int(in.Shape[3]))
+	if err != nil {
+		return nil, err
+	}
+	plan, err := onnx.Plan(model)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Env: env, job: Job{BatchSize: 1}}
+	s, _, err := r.openObserved(ctx, &prepared{Model: spec, name: spec.Name(), model: model, input: in, preprocess: pre}, plan)
+	return s, err
 }
 
 // tapped is a model whose outputs are the sources of plan's ranges, in their order.

@@ -60,7 +60,7 @@ func TestIntegers(t *testing.T) {
 		require.NoError(t, err)
 		scoredModel, err := onnx.Parse(c.model.Data, "q")
 		require.NoError(t, err)
-		y, err := r.once(t.Context(), "q", scoredModel, c.options, r.noise(p))
+		y, err := r.once(t.Context(), "q", scoredModel, c.options, r.noise(p, 0))
 		require.NoError(t, err)
 		return c, y, r
 	}

@@ -64,7 +64,7 @@ func TestOpenLean(t *testing.T) {
 	plain, err := b.Open(t.Context(), c.model, o)
 	require.NoError(t, err)
 	defer plain.Close()
-	require.NoError(t, sameBits(t.Context(), plain, s, r.noise(p)))
+	require.NoError(t, compute(t.Context(), plain, s, r.noise(p, 0), sameBits))
 	if len(notes.debug) == 0 {
 		t.Skip("SKIPPED, this tests nothing more: ONNX Runtime has no blocked layout on this processor")
 	}
@@ -75,15 +75,50 @@ func TestOpenLean(t *testing.T) {
 	s, err = r.openLean(t.Context(), p, c, o)
 	require.NoError(t, err)
 	defer s.Close()
-	require.NoError(t, sameBits(t.Context(), plain, s, r.noise(p)))
+	require.NoError(t, compute(t.Context(), plain, s, r.noise(p, 0), sameBits))
 	require.Len(t, notes.debug, 1)
-	require.Contains(t, notes.debug[0], "cnn fp16: computed as the engine lays it out: the shorter form gives")
+	require.Contains(t, notes.debug[0], "cnn fp16: computed as the engine lays it out: output 0: the shorter form gives")
 
 	notes = &recorder{}
 	r.Env = Env{secretive{b}, notes}
 	s, err = r.openLean(t.Context(), p, c, o)
 	require.NoError(t, err)
 	defer s.Close()
-	require.NoError(t, sameBits(t.Context(), plain, s, r.noise(p)))
+	require.NoError(t, compute(t.Context(), plain, s, r.noise(p, 0), sameBits))
 	require.Equal(t, []string{"cnn fp16: computed as the engine lays it out: no room"}, notes.debug)
+}
+
+// plainly is ONNX Runtime, but that it cannot show what it makes of a model.
+type plainly struct{ engine.Backend }
+
+// TestCalibrationInBlocks: tensors that are counted in the engine's own layout give the thresholds that they give in the plain one.
+func TestCalibrationInBlocks(t *testing.T) {
+	b := orttest.Backend(t)
+	d := open(t, writeIDX(t))
+	for _, name := range []string{"cnn", "dwsep_hswish", "resnet_bn"} {
+		t.Run(name, func(t *testing.T) {
+			job := testJob(t, d)
+			job.Models = []Model{{Path: "../testdata/models/" + name + ".onnx", Preprocess: unit}}
+			notes := &recorder{}
+			blocked, err := Calibrate(t.Context(), Env{b, notes}, job)
+			require.NoError(t, err)
+			job.Out = t.TempDir()
+			plain, err := Calibrate(t.Context(), Env{plainly{b}, &recorder{}}, job)
+			require.NoError(t, err)
+			require.Equal(t, plain.Models[0].Calibration.Cache, blocked.Models[0].Calibration.Cache)
+			require.Equal(t, plain.Models[0].Calibration.Results, blocked.Models[0].Calibration.Results)
+			if len(notes.debug) == 0 {
+				t.Skip("SKIPPED, this compares nothing: ONNX Runtime has no blocked layout on this processor")
+			}
+			require.Contains(t, notes.debug[0], "changes of layout saved")
+		})
+	}
+}
+
+func TestSameValues(t *testing.T) {
+	x := &tensor.Tensor{Shape: tensor.Shape{4}, Data: []float32{1, -0.5, 0, 3}}
+	require.NoError(t, sameValues(x, &tensor.Tensor{Shape: tensor.Shape{2, 2}, Data: []float32{3, 0, 1, -0.5}}))
+	for _, other := range [][]float32{{1, -0.5, 0}, {1, -0.5, 0, 3, 0}, {1, 0.5, 0, 3}, {1, 1, 0, 3}, {1, -0.5, 0, 3 + 0x1p-21}} {
+		require.Error(t, sameValues(x, &tensor.Tensor{Data: other}), "%v", other)
+	}
 }

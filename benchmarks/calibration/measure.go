@@ -19,7 +19,6 @@ import (
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
-	"github.com/quantgate/quantgate/onnx"
 	"github.com/quantgate/quantgate/ort"
 	"github.com/quantgate/quantgate/pipeline"
 	"github.com/quantgate/quantgate/tensor"
@@ -192,27 +191,7 @@ func (b *bench) passes(ctx context.Context, n network) (sessions []engine.Sessio
 		return nil, closeAll, err
 	}
 	sessions = append(sessions, bare)
-	m, err := onnx.Load(path)
-	if err != nil {
-		return sessions, closeAll, err
-	}
-	plan, err := onnx.Plan(m)
-	if err != nil {
-		return sessions, closeAll, err
-	}
-	var tensors []string
-	for _, s := range plan.Sources() {
-		tensors = append(tensors, s.Tensor)
-	}
-	tapped, err := onnx.Tap(m, tensors)
-	if err != nil {
-		return sessions, closeAll, err
-	}
-	data, err := tapped.Bytes()
-	if err != nil {
-		return sessions, closeAll, err
-	}
-	taps, err := b.backend.Open(ctx, engine.Model{Name: n.name, Data: data}, engine.Options{Threads: 1})
+	taps, err := pipeline.OpenObserved(ctx, pipeline.Env{Backend: b.backend, Report: &stageClock{}}, pipeline.Model{Path: path, Preprocess: n.preprocess})
 	if err != nil {
 		return sessions, closeAll, err
 	}
