@@ -134,7 +134,7 @@ func Measure(ctx context.Context, s engine.Session, o Options) (*Figures, error)
 		if err := r.Fill(ctx, x); err != nil {
 			return nil, err
 		}
-		rate, err := m.rate(ctx, m.Batch*m.Devices, r.Repeat, watch)
+		rate, err := m.rate(ctx, m.Batch*m.Devices, 1, r.Repeat, watch)
 		if err != nil {
 			return nil, err
 		}
@@ -145,9 +145,12 @@ func Measure(ctx context.Context, s engine.Session, o Options) (*Figures, error)
 		return nil, err
 	}
 	calls := func(ctx context.Context, n int) error { return m.run(ctx, s, x, n) }
-	f.EndToEnd, err = m.rate(ctx, m.Batch, calls, watch)
+	f.EndToEnd, err = m.rate(ctx, m.Batch, m.Parallel, calls, watch)
 	return f, err
 }
+
+// mostValues bounds a batch: 8 GiB of float32.
+const mostValues = 2 << 30
 
 // Random makes a batch for a model's input: values uniform in -1..1, the same for the same seed. Zeros would flatter a GPU, whose power and
 // so whose clocks depend on the bits that change.
@@ -165,6 +168,9 @@ func Random(shape tensor.Shape, batch int, image [2]int64, seed uint64) (*tensor
 			return nil, fmt.Errorf("input %s: dimension %d is open: give the size of the images", shape, i)
 		}
 		shape[i] = image[i-2]
+	}
+	if n, err := shape.Elems(); err != nil || n > mostValues {
+		return nil, fmt.Errorf("batches of %s: more than %d values at once: use a smaller batch", shape, mostValues)
 	}
 	x := tensor.New(shape...)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -189,32 +195,35 @@ func (m *meter) timed(ctx context.Context, n int, steps func(context.Context, in
 	return m.Now().Sub(began), err
 }
 
-// enough is how many steps fill the duration d, when n took so long. The first guesses may be far off: at most 100 times n.
-func enough(n int, took, d time.Duration) int {
+// enough is how many steps fill the duration d, when n took so long, as a multiple of together. The first guesses may be far off: at
+// most 100 times n.
+func enough(n int, took, d time.Duration, together int) int {
 	most := 100 * n
 	if took <= 0 {
 		return most
 	}
-	return max(1, min(most, int(math.Round(float64(n)*float64(d)/float64(took)))))
+	fill := min(float64(most), float64(n)*float64(d)/float64(took))
+	return together * max(1, int(math.Round(fill/float64(together))))
 }
 
 // warm runs steps for the warm-up's time, twice as many each time, and returns how many fill a repeat.
-func (m *meter) warm(ctx context.Context, steps func(context.Context, int) error) (int, error) {
-	n := 1
+func (m *meter) warm(ctx context.Context, together int, steps func(context.Context, int) error) (int, error) {
+	n := together
 	for total := time.Duration(0); ; n *= 2 {
 		took, err := m.timed(ctx, n, steps)
 		if err != nil {
 			return 0, err
 		}
 		if total += took; total >= m.Warmup {
-			return enough(n, took, m.Duration), nil
+			return enough(n, took, m.Duration, together), nil
 		}
 	}
 }
 
-// rate measures throughput; a step is so many images.
-func (m *meter) rate(ctx context.Context, images int, steps func(context.Context, int) error, watch func(func() error) error) (Rate, error) {
-	n, err := m.warm(ctx, steps)
+// rate measures throughput; a step is so many images. Steps come in multiples of together, which run at once: fewer, or a rest, would leave
+// some of what is measured idle.
+func (m *meter) rate(ctx context.Context, images, together int, steps func(context.Context, int) error, watch func(func() error) error) (Rate, error) {
+	n, err := m.warm(ctx, together, steps)
 	if err != nil {
 		return Rate{}, err
 	}
@@ -229,7 +238,7 @@ func (m *meter) rate(ctx context.Context, images int, steps func(context.Context
 				return errors.New("the clock stood still while images were run")
 			}
 			repeats = append(repeats, float64(n*images)/took.Seconds())
-			n = enough(n, took, m.Duration)
+			n = enough(n, took, m.Duration, together)
 		}
 		return nil
 	})

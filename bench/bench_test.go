@@ -200,7 +200,7 @@ func (g *gathering) Now() time.Time {
 }
 
 func TestParallelRuns(t *testing.T) {
-	g := &gathering{session: session{batch: 4}, alone: 1 + 5 + 1} // latency's warm-up, its calls, and throughput's first guess
+	g := &gathering{session: session{batch: 4}, alone: 1 + 5} // latency's warm-up and its calls; throughput's first guess is three at once already
 	o := options
 	o.Parallel, o.Warmup, o.Duration, o.Now = 3, 0, 3*ms, g.Now
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -208,6 +208,20 @@ func TestParallelRuns(t *testing.T) {
 	f, err := bench.Measure(ctx, g, o)
 	require.NoError(t, err)
 	require.InDelta(t, 12000, f.EndToEnd.Median, 1e-6, "three calls of 4 images in each millisecond")
+
+	// A repeat that one call would fill is three calls all the same: fewer would leave some of the three idle.
+	g = &gathering{session: session{batch: 4}, alone: 1 + 5}
+	o.Duration, o.Now = ms/10, g.Now
+	f, err = bench.Measure(ctx, g, o)
+	require.NoError(t, err)
+	require.InDelta(t, 12000, f.EndToEnd.Median, 1e-6)
+}
+
+func TestRandomIsBounded(t *testing.T) {
+	for _, batch := range []int{1 << 32, 1 << 62} {
+		_, err := bench.Random(tensor.Shape{tensor.Dynamic, 3, 224, 224}, batch, [2]int64{}, 1)
+		require.ErrorContains(t, err, "use a smaller batch")
+	}
 }
 
 func TestPercentileAndMedian(t *testing.T) {
@@ -275,7 +289,13 @@ func TestDerivedFigures(t *testing.T) {
 	two.Conditions = &bench.Conditions{ClockMHz: 1980, ClockMinMHz: 1980, ClockMaxMHz: 1980}
 	slow := result("fp16", 1, 500, 400)
 	slow.Compute.Max = 560
+	idle := result("int8", 1, 4000, 100) // measured with fewer calls in flight: nothing to compare two devices with
+	idle.Ranges, idle.Parallel = "cache", 1
 	rs := bench.Results{two, slow, int8, result("fp32", 1, 1000, 500)}
+	require.InDelta(t, 1000./900/2, append(bench.Results{idle}, rs...).Efficiency(&two, true), 1e-12)
+	leveled := int8.Key
+	leveled.Settings = "builder optimisation level 1"
+	require.Nil(t, rs.Find(leveled), "another level is another figure")
 	require.InDelta(t, 4, rs.Speedup(&int8), 1e-12)
 	require.InDelta(t, 1, rs.Speedup(&rs[3]), 1e-12)
 	require.Zero(t, rs.Speedup(&two), "FP32 was not measured on two")

@@ -45,6 +45,8 @@ type Key struct {
 	Parallel    int    `json:"parallel"`          // calls in flight with copies
 	// Ranges says what INT8 stands on.
 	Ranges string `json:"ranges,omitempty"`
+	// Settings are those of the engine, and of the model's open sizes and outputs, that are not the defaults.
+	Settings string `json:"settings,omitempty"`
 }
 
 // Rate is the result's throughput: without copies where that was measured.
@@ -104,7 +106,7 @@ func (rs Results) Speedup(r *Result) float64 {
 func (rs Results) Efficiency(r *Result, copies bool) float64 {
 	for _, one := range rs {
 		k := one.Key
-		k.Devices, k.Parallel = r.Devices, r.Parallel // the more devices, the more calls in flight
+		k.Devices, k.Parallel = r.Devices, one.Parallel*r.Devices // as many calls in flight on each
 		if one.Devices != 1 || k != r.Key {
 			continue
 		}

@@ -32,7 +32,13 @@ func (c *Collector) Source(views ...View) (int, error) {
 			return 0, fmt.Errorf("tensor %q: a view from %v to %v does not hold 0", c.names[v.Tensor], v.Low, v.High)
 		}
 	}
-	c.sources = append(c.sources, append([]View(nil), views...))
+	views = append([]View(nil), views...)
+	for k := range views {
+		if views[k].High == 0 {
+			views[k].High = 0 // not -0, whose bits are above those of every magnitude
+		}
+	}
+	c.sources = append(c.sources, views)
 	return len(c.names) + len(c.sources) - 1, nil
 }
 

@@ -10,9 +10,9 @@ import (
 
 // Seven tensors that are views of one source, and one that joins two sources, count as when each is observed by itself.
 func TestViewsCountAsTheirTensors(t *testing.T) {
-	inf := float32(math.Inf(1))
-	views := []View{Whole(0), {1, 0, inf}, {2, 0, 6}, {3, -1, 1}, {4, -inf, 0}, {5, -2, 0.5}, {6, 0, 0}, {7, 0, inf}}
-	names := []string{"x", "relu", "relu6", "hardtanh", "negative", "lopsided", "nothing", "joined", "y"}
+	inf, minusZero := float32(math.Inf(1)), float32(math.Copysign(0, -1))
+	views := []View{Whole(0), {1, 0, inf}, {2, 0, 6}, {3, -1, 1}, {4, -inf, 0}, {5, -2, 0.5}, {6, 0, 0}, {7, 0, inf}, {9, -6, minusZero}}
+	names := []string{"x", "relu", "relu6", "hardtanh", "negative", "lopsided", "nothing", "joined", "y", "below"}
 	for _, m := range Methods() {
 		for seed := range uint64(8) {
 			r := rand.New(rand.NewPCG(seed, 3))

@@ -101,7 +101,7 @@ func multiplyAdds(n *pb.NodeProto, shape func(string) tensor.Shape) int64 {
 	in, weights := shape(input(n, 0)), shape(input(n, 1))
 	outer, inner := shape(n.Output[0]), []int64(nil)
 	switch {
-	case in == nil || weights == nil || outer == nil:
+	case in == nil || len(weights) == 0 || outer == nil:
 		return -1
 	case isOp(n, "Conv"):
 		inner = weights[1:]

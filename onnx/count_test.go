@@ -116,6 +116,13 @@ func TestInferenceAgainstEngine(t *testing.T) {
 	require.Equal(t, tensor.Shape{1, 1, -1, -1}, c.Nodes[0].Output)
 }
 
+// A weight without dimensions, which only the file's word for the output's shape lets through, is an error and no panic.
+func TestCountOfScalarWeight(t *testing.T) {
+	m := sketch{inputs: []string{"x 1x3x8x8"}, output: []string{"y 1x4x8x8"}, init: []*pb.TensorProto{randomTensor("w")}, nodes: []*pb.NodeProto{node("Conv", "x w", "y")}}.model(t)
+	_, err := m.Count()
+	require.ErrorContains(t, err, "its shape cannot be told")
+}
+
 func TestNodesOf(t *testing.T) {
 	require.Equal(t, []string{"conv", "y"}, classifier().model(t).NodesOf("Gemm", "Conv"))
 	require.Empty(t, classifier().model(t).NodesOf("LRN"))

@@ -210,23 +210,27 @@ func openError(m engine.Model, err error) error {
 
 // describe asks ONNX Runtime for the model's inputs and outputs, by loading it once: without optimising it, where that can be asked for.
 func describe(m engine.Model) (ins, outs []engine.Port, err error) {
-	path := m.Path
 	switch {
 	case m.Data != nil:
-		file, done, err := memoryFile(m.Data)
-		if err != nil { // no such files here
-			i, o, err := onnxruntime.GetInputOutputInfoWithONNXData(m.Data)
-			return ports(i), ports(o), ortError(err)
+		if path, done, err := memoryFile(m.Data); err == nil {
+			defer done()
+			if ins, outs, err = describeFile(path); err == nil {
+				return ins, outs, nil
+			}
 		}
-		defer done()
-		path = file
-	case path != "":
-		if _, err := os.Stat(path); err != nil {
+		// No such files here, or a fault of the model, which this tells without the file's name.
+		i, o, err := onnxruntime.GetInputOutputInfoWithONNXData(m.Data)
+		return ports(i), ports(o), ortError(err)
+	case m.Path != "":
+		if _, err := os.Stat(m.Path); err != nil {
 			return nil, nil, err
 		}
-	default:
-		return nil, nil, errors.New("neither bytes nor a path were given")
+		return describeFile(m.Path)
 	}
+	return nil, nil, errors.New("neither bytes nor a path were given")
+}
+
+func describeFile(path string) (ins, outs []engine.Port, err error) {
 	opts, err := sessionOptions(engine.Options{NoFusion: true})
 	if err != nil {
 		return nil, nil, err

@@ -84,8 +84,10 @@ func (b *binding) runInPlace(ctx context.Context, in *tensor.Tensor) (done bool,
 		}
 	}
 	values := make([]onnxruntime.Value, len(s.outputs))
-	if err := s.ort.Run([]onnxruntime.Value{x}, values); err != nil {
-		return false, fmt.Errorf("model %s: batch %s: %w", s.model, in.Shape, ortError(err))
+	if err := s.ort.Run([]onnxruntime.Value{x}, values); err != nil { // a model's fault, or an output that the binding cannot allocate: a scalar
+		destroy(values)
+		b.copies = true
+		return false, nil
 	}
 	for i, v := range values {
 		t, ok := v.(*onnxruntime.Tensor[float32])

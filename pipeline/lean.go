@@ -38,14 +38,22 @@ func (r *run) openBlocked(ctx context.Context, m *prepared, model engine.Model, 
 	lean, err := r.lean(ctx, m, model.Name, o, plain, data, shorten, same)
 	switch {
 	case ctx.Err() != nil:
-		return nil, errors.Join(ctx.Err(), plain.Close())
+		_ = plain.Close() // nothing to lose
+		if lean != nil {
+			_ = lean.Close()
+		}
+		return nil, ctx.Err()
 	case err != nil:
 		r.Report.Debugf("%s: computed as the engine lays it out: %v", model.Name, err)
 		return plain, nil
 	case lean == nil:
 		return plain, nil
 	}
-	return lean, plain.Close()
+	if err := plain.Close(); err != nil {
+		_ = lean.Close()
+		return nil, err
+	}
+	return lean, nil
 }
 
 // shortening rewrites what the engine made of a model, and tells how many changes of layout that saves; sameness says how two outputs differ.

@@ -402,6 +402,7 @@ func (m *Manifest) keepFiles(old *Manifest) {
 			n := &m.Models[i]
 			n.Cache, n.Histograms, n.INT8, n.FP16, n.Native = o.Cache, o.Histograms, o.INT8, o.FP16, o.Native
 			n.Calibrated, n.Skipped, n.Stages = o.Calibrated, o.Skipped, o.Stages
+			n.Computed, n.Forms = o.Computed, o.Forms
 		}
 	}
 	m.Outcomes, m.Earlier = old.Outcomes, old.Earlier

@@ -29,7 +29,9 @@ const (
 // score is pass B over all models: it fills the outcomes and writes their file.
 func (r *run) score(ctx context.Context, models []*prepared, built []candidates) (err error) {
 	for i, m := range models {
-		m.describe(built[i])
+		if err := m.describe(built[i]); err != nil {
+			return fmt.Errorf("resume in %s: %w", r.job.Out, err)
+		}
 	}
 	if r.manifest.Outcomes.intact(r.job.Out) {
 		return r.keepOutcomes(models)
@@ -112,8 +114,9 @@ func (r *run) writeOutcomes(all *accuracy.Outcomes) error {
 	return nil
 }
 
-// describe notes what is computed in which type.
-func (p *prepared) describe(built candidates) {
+// describe notes what is computed in which type. What was scored before an interruption must have been computed alike.
+func (p *prepared) describe(built candidates) error {
+	before := p.manifest.Computed
 	p.manifest.Computed, p.manifest.Forms = nil, nil
 	note := func(list *map[string]string, name, what string) {
 		if what == "" {
@@ -127,7 +130,11 @@ func (p *prepared) describe(built candidates) {
 	for _, c := range built {
 		note(&p.manifest.Computed, c.name, c.computed)
 		note(&p.manifest.Forms, c.name, c.form)
+		if was := before[c.name]; was != "" && was != c.computed {
+			return fmt.Errorf("%s: %s was computed with %s, and would be with %s here: %w: run without --resume to start over", p.name, c.name, was, c.computed, ErrOtherRun)
+		}
 	}
+	return nil
 }
 
 // scoreModel decodes each image once and runs every candidate on it. Batches are whole: one that an earlier process put into
@@ -138,6 +145,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if p.images > 0 {
 		r.Report.Infof("%s: %d images were scored before the interruption", m.name, p.images)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m)) // decodes while the sessions open
 	defer loader.Close()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/engine"
@@ -20,8 +21,15 @@ import (
 type Subject struct {
 	Name, SHA256 string
 	model        *onnx.Model
+	input        onnx.Port
 	base         candidate
 }
+
+// FixedBatch is the batch that the model fixes, 0 where it does not.
+func (s *Subject) FixedBatch() int { return max(0, int(s.input.Shape[0])) }
+
+// OpenSize reports whether the model leaves the images' height or width open.
+func (s *Subject) OpenSize() bool { return slices.Contains(s.input.Shape[2:], tensor.Dynamic) }
 
 // LoadSubject loads a model from its file; output is the one to compute, "" where it has one alone.
 func LoadSubject(path, output string) (*Subject, error) {
@@ -38,11 +46,12 @@ func NewSubject(name, output string, m *onnx.Model) (*Subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := m.ImageInput(); err != nil {
+	in, err := m.ImageInput()
+	if err != nil {
 		return nil, err
 	}
 	base, err := scored(name, FP32, output, m)
-	return &Subject{Name: name, SHA256: sum, model: m, base: base}, err
+	return &Subject{Name: name, SHA256: sum, model: m, input: in, base: base}, err
 }
 
 // Ranges say what a subject's INT8 stands on.
@@ -154,11 +163,7 @@ func (s *Subject) engineCache(ctx context.Context, q engine.Quantizer, r Ranges)
 const randomImages = 8
 
 func (s *Subject) random(r Ranges) (*tensor.Tensor, error) {
-	in, err := s.model.ImageInput()
-	if err != nil {
-		return nil, err
-	}
-	shape := in.Shape.Clone()
+	shape := s.input.Shape.Clone()
 	if shape[0] == tensor.Dynamic {
 		shape[0] = randomImages
 	}

@@ -389,7 +389,10 @@ func (s *Session) Repeat(ctx context.Context, n int) error {
 		}
 		defer func() { s.free <- l }()
 		return s.onDevice(l, s.most, func() error {
-			for range n {
+			for i := range n {
+				if err := ctx.Err(); err != nil && i%64 == 0 {
+					return err
+				}
 				if err := l.context.Enqueue(uint64(l.stream)); err != nil {
 					return err
 				}

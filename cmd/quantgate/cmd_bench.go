@@ -101,7 +101,7 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.batches, "batch", "", "images a call, as a list such as 1,8,32,128 (default: 1, and 128 with tensorrt)")
 	fs.StringVar(&f.precisions, "precisions", "", "precisions to measure (default: fp32,int8, and fp32,fp16,int8 with tensorrt)")
 	fs.StringVar(&f.threads, "threads", "", "with ort: threads of a call, as a list such as 1,2,4 (default: one a core)")
-	fs.IntVar(&f.parallel, "parallel", 0, "calls in flight for throughput with copies (default: 1, and 3 a GPU with tensorrt)")
+	fs.IntVar(&f.parallel, "parallel", 0, "calls in flight for throughput with copies, on each GPU with tensorrt (default: 1, and 3 with tensorrt)")
 	fs.DurationVar(&f.warmup, "warmup", 500*time.Millisecond, "time to run before measuring")
 	fs.DurationVar(&f.duration, "duration", time.Second, "time of one repeat")
 	fs.IntVar(&f.repeats, "repeats", 5, "repeats of each figure of throughput, 5 at least")
@@ -218,6 +218,13 @@ func (b *benchJob) load() error {
 		}
 		b.subjects = append(b.subjects, s)
 	}
+	for _, s := range b.subjects {
+		for _, batch := range b.batches {
+			if n := s.FixedBatch(); n > 0 && n != batch {
+				return fmt.Errorf("--batch %d: model %s fixes its batch to %d", batch, s.Name, n)
+			}
+		}
+	}
 	if len(b.subjects) == 0 {
 		return errors.New("no model given: name one with --model FILE, or --network NAME")
 	}
@@ -276,7 +283,7 @@ func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision s
 	for _, n := range b.counts {
 		r := bench.Result{Model: s.Name, Key: bench.Key{
 			ModelSHA256: s.SHA256, Engine: b.backend.Name() + " " + b.backend.Version(), Device: b.device,
-			Precision: precision, Batch: batch, Devices: 1, Ranges: basis,
+			Precision: precision, Batch: batch, Devices: 1, Ranges: basis, Settings: b.settings(s),
 		}}
 		r.Parallel = b.benchFlags.parallel
 		if b.group != nil {
@@ -291,7 +298,7 @@ func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision s
 		}
 		todo = append(todo, r)
 	}
-	if len(todo) == 0 {
+	if len(todo) == 0 && b.savePlan == "" {
 		return nil
 	}
 	m, o, err := s.Lower(ctx, b.backend, precision, ranges)
@@ -307,6 +314,25 @@ func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision s
 	return b.keepPlan(s, m, o, precision)
 }
 
+// settings are those that decide speed beside what the key names, where they are not the defaults.
+func (b *benchJob) settings(s *pipeline.Subject) string {
+	var list []string
+	add := func(name, value string) {
+		if value != "" {
+			list = append(list, name+" "+value)
+		}
+	}
+	if b.group != nil {
+		add("builder optimisation level", b.tensorrt.level)
+		add("workspace", b.tensorrt.workspace)
+	}
+	if s.OpenSize() && b.inputSize != defaultInputSize {
+		add("input size", strconv.Itoa(b.inputSize))
+	}
+	add("output", b.output)
+	return strings.Join(list, ", ")
+}
+
 func (b *benchJob) image() [2]int64 { return [2]int64{int64(b.inputSize), int64(b.inputSize)} }
 
 // kept is where TensorRT's cache of random images is kept for a model; "" where there is no place.
@@ -315,7 +341,7 @@ func (b *benchJob) kept(s *pipeline.Subject) string {
 	if err != nil || b.group == nil {
 		return ""
 	}
-	return filepath.Join(dir, "quantgate", "bench", fmt.Sprintf("%s-%s.random.cache", s.SHA256[:16], b.group.LibraryVersion()))
+	return filepath.Join(dir, "quantgate", "bench", fmt.Sprintf("%s%s-%s.random.cache", s.SHA256[:16], b.output, b.group.LibraryVersion()))
 }
 
 // figure measures one result and saves it.
@@ -343,8 +369,8 @@ func (b *benchJob) figure(ctx context.Context, m engine.Model, o engine.Options,
 		return err
 	}
 	r.Compute, r.EndToEnd, r.Latency, r.Conditions = found.Compute, found.EndToEnd, found.Latency, found.Conditions
-	if err := addLayers(&r, session); err != nil {
-		return err
+	if err := addLayers(&r, session); err != nil { // no reason to lose the figures
+		b.app.ui.Warnf("%s: %v", r.Title(), err)
 	}
 	b.results = b.results.Add(r)
 	b.app.ui.Infof("%s: %.1f images/s", r.Title(), r.Rate().Median)

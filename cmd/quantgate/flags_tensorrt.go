@@ -121,7 +121,7 @@ func parseSize(s string) (int64, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n <= 0 || n*float64(unit) > 1<<50 {
+	if err != nil || !(n > 0) || n*float64(unit) > 1<<50 {
 		return 0, fmt.Errorf("use a number of MiB, or one with the unit B, K, M or G")
 	}
 	return int64(n * float64(unit)), nil

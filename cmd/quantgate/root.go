@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // exitCode reports err on stderr and maps it to the process's exit code.
 func exitCode(ctx context.Context, a *app, err error) int {
+	line := func() string { return strings.Join(strings.Split(err.Error(), "\n"), "; ") } // several errors that came together
 	switch {
 	case err == nil:
 		return exitPass
@@ -66,10 +68,10 @@ func exitCode(ctx context.Context, a *app, err error) int {
 	case errors.Is(err, errInconclusive):
 		return exitInconclusive
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		a.ui.Errorf("interrupted: %v", err)
+		a.ui.Errorf("interrupted: %s", line())
 		return exitInterrupted
 	default:
-		a.ui.Errorf("%v", err)
+		a.ui.Errorf("%s", line())
 		return exitError
 	}
 }
