@@ -40,6 +40,7 @@ import "C"
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -159,6 +160,8 @@ func turboVersion(path string) string {
 		if m := turboVersionText.FindSubmatch(data); m != nil {
 			return "libjpeg-turbo " + string(bytes.TrimSpace(m[1]))
 		}
+		sum := sha256.Sum256(data) // another library at this path is another decoder
+		return fmt.Sprintf("libjpeg-turbo (version not stated, sha256 %x)", sum[:8])
 	}
 	return "libjpeg-turbo (version not stated by " + path + ")"
 }
