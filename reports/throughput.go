@@ -67,6 +67,20 @@ func throughputTable(rs bench.Results) table {
 	if several(engine) {
 		columns = append(columns, column{"engine", engine})
 	}
+	// What tells two rows apart stands in the table where it is not the same in all.
+	if settings := func(r *bench.Result) string { return r.Settings }; several(settings) {
+		columns = append(columns, column{"settings", settings})
+	}
+	if ranges := func(r *bench.Result) string { return r.Ranges }; slices.ContainsFunc(rs, func(r bench.Result) bool {
+		return slices.ContainsFunc(rs, func(x bench.Result) bool {
+			return r.Ranges != x.Ranges && r.ModelSHA256 == x.ModelSHA256 && r.Precision == x.Precision
+		})
+	}) {
+		columns = append(columns, column{"ranges", ranges})
+	}
+	if inFlight := func(r *bench.Result) string { return strconv.Itoa(r.Parallel / max(1, r.Devices)) }; several(inFlight) {
+		columns = append(columns, column{"in flight", inFlight})
+	}
 	left := len(columns)
 	columns = append(columns, []column{
 		{"batch", func(r *bench.Result) string { return strconv.Itoa(r.Batch) }},
@@ -221,7 +235,7 @@ func Throughput(w io.Writer, rs bench.Results, f Format) error {
 func throughputCSV(w io.Writer, rs bench.Results) error {
 	c := csv.NewWriter(w)
 	rows := [][]string{{
-		"model", "model_sha256", "engine", "device", "precision", "ranges", "batch", "devices", "threads", "parallel",
+		"model", "model_sha256", "engine", "device", "precision", "ranges", "settings", "batch", "devices", "threads", "parallel",
 		"compute", "compute_min", "compute_max", "end_to_end", "end_to_end_min", "end_to_end_max", "speedup", "efficiency", "efficiency_end_to_end",
 		"p50_seconds", "p90_seconds", "p99_seconds", "clock_mhz", "clock_min_mhz", "power_watts", "temperature_c", "images_per_joule",
 	}}
@@ -242,7 +256,7 @@ func throughputCSV(w io.Writer, rs bench.Results) error {
 			conditions = *r.Conditions
 		}
 		rows = append(rows, []string{
-			r.Model, r.ModelSHA256, r.Engine, r.Device, r.Precision, r.Ranges,
+			r.Model, r.ModelSHA256, r.Engine, r.Device, r.Precision, r.Ranges, r.Settings,
 			strconv.Itoa(r.Batch), strconv.Itoa(r.Devices), number(float64(r.Threads)), strconv.Itoa(r.Parallel),
 			number(compute.Median), number(compute.Min), number(compute.Max), number(r.EndToEnd.Median), number(r.EndToEnd.Min), number(r.EndToEnd.Max),
 			number(rs.Speedup(r)), number(efficiency), number(rs.Efficiency(r, true)),
@@ -258,14 +272,14 @@ func throughputCSV(w io.Writer, rs bench.Results) error {
 func ThroughputPlot(rs bench.Results) ([]byte, error) {
 	batch, threads := 0, 0
 	for _, r := range rs {
-		if r.Device == rs[0].Device && r.Engine == rs[0].Engine && r.Devices == 1 {
+		if r.Device == rs[0].Device && r.Engine == rs[0].Engine && r.Settings == rs[0].Settings && r.Devices == 1 {
 			batch, threads = max(batch, r.Batch), max(threads, r.Threads)
 		}
 	}
 	var models, precisions []string
 	values := map[[2]string]float64{}
 	for _, r := range rs {
-		if r.Device != rs[0].Device || r.Engine != rs[0].Engine || r.Devices != 1 || r.Batch != batch || r.Threads != threads {
+		if r.Device != rs[0].Device || r.Engine != rs[0].Engine || r.Settings != rs[0].Settings || r.Devices != 1 || r.Batch != batch || r.Threads != threads {
 			continue
 		}
 		if !slices.Contains(models, r.Model) {

@@ -128,3 +128,23 @@ func svgTexts(t *testing.T, data []byte) []string {
 		}
 	}
 }
+
+// TestThroughputTellsRowsApart: what is not the same in all figures has a column.
+func TestThroughputTellsRowsApart(t *testing.T) {
+	rs := speeds()
+	var b bytes.Buffer
+	require.NoError(t, reports.Throughput(&b, rs, reports.FormatText))
+	for _, column := range []string{"settings", "ranges ", "in flight"} {
+		require.NotContains(t, strings.SplitN(b.String(), "\n", 2)[0], column)
+	}
+	other := rs[len(rs)-1]
+	other.Settings, other.Ranges, other.Parallel = "builder optimisation level 1", "cache x", 7*other.Devices
+	rs = rs.Add(other)
+	b.Reset()
+	require.NoError(t, reports.Throughput(&b, rs, reports.FormatText))
+	header := strings.SplitN(b.String(), "\n", 2)[0]
+	for _, column := range []string{"settings", "ranges ", "in flight"} {
+		require.Contains(t, header, column)
+	}
+	require.Regexp(t, `builder optimisation level 1 +cache x +7 `, b.String())
+}
