@@ -141,24 +141,16 @@ func (r *run) openObserved(ctx context.Context, m *prepared, plan *onnx.Calibrat
 
 // OpenObserved opens the session that Calibrate runs on a model, for measurements of what that costs by itself.
 func OpenObserved(ctx context.Context, env Env, spec Model) (engine.Session, error) {
-	model, err := onnx.Load(spec.Path)
+	m, err := load(spec)
 	if err != nil {
 		return nil, err
 	}
-	in, err := model.ImageInput()
-	if err != nil {
-		return nil, err
-	}
-	pre, err := spec.Preprocess(int(in.Shape[1]), int(in.Shape[2]), int(in.Shape[3]))
-	if err != nil {
-		return nil, err
-	}
-	plan, err := onnx.Plan(model)
+	plan, err := onnx.Plan(m.model)
 	if err != nil {
 		return nil, err
 	}
 	r := &run{Env: env, job: Job{BatchSize: 1}}
-	s, _, err := r.openObserved(ctx, &prepared{Model: spec, name: spec.Name(), model: model, input: in, preprocess: pre}, plan)
+	s, _, err := r.openObserved(ctx, m, plan)
 	return s, err
 }
 

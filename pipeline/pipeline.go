@@ -299,8 +299,20 @@ func (job *Job) check(quantizes bool) error {
 	return nil
 }
 
-// prepare loads a model and settles its preprocessing.
+// prepare loads a model, settles its preprocessing and checks that every label has an output.
 func prepare(spec Model, data *dataset.Dataset) (*prepared, error) {
+	p, err := load(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkWidth(p.model, spec.Output, spec.ClassOffset, data.Classes()); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return p, nil
+}
+
+// load loads a model and settles its preprocessing.
+func load(spec Model) (*prepared, error) {
 	m, err := onnx.Load(spec.Path)
 	if err != nil {
 		return nil, err
@@ -312,9 +324,6 @@ func prepare(spec Model, data *dataset.Dataset) (*prepared, error) {
 	channels, height, width := int(in.Shape[1]), int(in.Shape[2]), int(in.Shape[3])
 	pre, err := spec.Preprocess(channels, height, width)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", spec.Name(), err)
-	}
-	if err := checkWidth(m, spec.Output, spec.ClassOffset, data.Classes()); err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Name(), err)
 	}
 	return &prepared{Model: spec, name: spec.Name(), model: m, input: in, preprocess: pre}, nil

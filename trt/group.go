@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,10 +31,8 @@ func NewGroup(o Options, devices []int) (*Group, error) {
 	}
 	g := &Group{}
 	for i, d := range devices {
-		for _, earlier := range devices[:i] {
-			if d == earlier {
-				return nil, fmt.Errorf("TensorRT: device %d is named twice", d)
-			}
+		if slices.Contains(devices[:i], d) {
+			return nil, fmt.Errorf("TensorRT: device %d is named twice", d)
 		}
 		o.Device = d
 		var first *Backend
@@ -79,10 +78,8 @@ func ParseDevices(list, library string) ([]int, error) {
 		if err != nil || n < 0 {
 			return nil, fmt.Errorf("devices %q: %q is not a GPU's number: use all, or numbers such as 0,1", list, s)
 		}
-		for _, d := range out {
-			if d == n {
-				return nil, fmt.Errorf("devices %q: %d is named twice", list, n)
-			}
+		if slices.Contains(out, n) {
+			return nil, fmt.Errorf("devices %q: %d is named twice", list, n)
 		}
 		out = append(out, n)
 	}
