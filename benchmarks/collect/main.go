@@ -33,6 +33,8 @@ type program struct {
 	name  string
 	apart string // the command that measures it where it takes too long for every time
 	peers bool   // it measures pairs
+	// recorded is the folder of the repository that holds what was measured, where another machine did that; about.json there says which.
+	recorded string
 }
 
 // programs in the order of the document.
@@ -41,6 +43,7 @@ var programs = []program{
 	{name: "images", peers: true},
 	{name: "job", peers: true},
 	{name: "imagenet50k", apart: "make bench-50k"},
+	{name: "throughput", recorded: "benchmarks/throughput/h100"},
 }
 
 // outcome is one run of a program, as it is kept.
@@ -49,6 +52,7 @@ type outcome struct {
 	Command string
 	Date    string
 	Machine machine
+	Where   string // in the place of Machine, for what was measured elsewhere
 	Version string // of quantgate
 	Failed  string // why it gave less than it should, if it did
 	Lines   []bench.Line
@@ -113,6 +117,9 @@ func (o options) measure(p program) error {
 	if p.peers {
 		args = append(args, "-pairs", strconv.Itoa(o.pairs), "-python", o.python)
 	}
+	if p.recorded != "" {
+		args = []string{"run", folder, "-results", p.recorded}
+	}
 	x := outcome{
 		Program: p.name, Command: "go " + strings.Join(args, " "), Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"),
 		Machine: thisMachine(), Version: describe(),
@@ -131,6 +138,16 @@ func (o options) measure(p program) error {
 	if runErr != nil {
 		x.Failed = "it ended with " + runErr.Error()
 		fmt.Fprintf(os.Stderr, "collect: %s: %s\n", p.name, x.Failed)
+	}
+	if p.recorded != "" {
+		about := filepath.Join(p.recorded, "about.json")
+		b, err := os.ReadFile(about)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(b, &x); err != nil {
+			return fmt.Errorf("%s: %w", about, err)
+		}
 	}
 	return o.save(x)
 }

@@ -1,0 +1,144 @@
+// Command throughput prints what scripts/gpu/run measured of the study's networks on a GPU as the lines that benchmarks/collect reads: each
+// engine beside a bare loop over the same plan, and what a precision gains over FP32. It measures nothing itself: a machine with such a GPU
+// is seldom at hand, so its results are kept in a folder of the repository.
+//
+//	go run ./benchmarks/throughput -results benchmarks/throughput/h100
+//
+// The folder holds bench.json as quantgate bench writes it, bare.txt with a line of the yardstick's output behind each network's name, and
+// about.json, which says when and where that was.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/quantgate/quantgate/bench"
+	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
+)
+
+// Those of the published study, and the precisions in the order of its figure.
+var (
+	networks   = []string{"alexnet", "googlenet", "resnet50", "resnet101", "vgg19"}
+	precisions = []string{"fp32", "fp16", "int8"}
+)
+
+const (
+	bareBar = ">= 0.97"
+	mixed   = "INT8 with FP16" // in an engine's name: layers without an INT8 kernel may run in FP16
+)
+
+func main() {
+	dir := flag.String("results", "benchmarks/throughput/h100", "folder with bench.json and bare.txt")
+	flag.Parse()
+	lines, err := read(*dir)
+	if err == nil {
+		for _, l := range lines {
+			err = errors.Join(err, l.Write(os.Stdout))
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "throughput:", err)
+		os.Exit(1)
+	}
+}
+
+func read(dir string) ([]result.Line, error) {
+	results, err := bench.Load(filepath.Join(dir, "bench.json"))
+	if err != nil {
+		return nil, err
+	}
+	bare, err := readBare(filepath.Join(dir, "bare.txt"))
+	if err != nil {
+		return nil, err
+	}
+	var lines []result.Line
+	for _, network := range networks {
+		base := find(results, network, "fp32", false)
+		if base == nil {
+			return nil, fmt.Errorf("%s: bench.json has no FP32 figure of %s", dir, network)
+		}
+		for _, precision := range precisions {
+			r := find(results, network, precision, false)
+			loop, ok := bare[[2]string{network, precision}]
+			if r == nil || !ok {
+				return nil, fmt.Errorf("%s: %s in %s is not in both bench.json and bare.txt", dir, network, precision)
+			}
+			l := line(r, strings.ToUpper(precision))
+			l.Peer, l.Bar, l.Note = "a bare enqueueV3 loop over the same plan", bareBar, notInINT8(r, "INT8")
+			l.Set([]float64{r.Compute.Median}, []float64{loop})
+			lines = append(lines, l)
+		}
+		for _, precision := range precisions[1:] {
+			lines = append(lines, gain(find(results, network, precision, false), base, strings.ToUpper(precision)))
+		}
+		if r := find(results, network, "int8", true); r != nil {
+			lines = append(lines, gain(r, base, mixed))
+		}
+	}
+	return lines, nil
+}
+
+func line(r *bench.Result, precision string) result.Line {
+	return result.Line{Bench: "throughput/" + r.Model, What: "throughput", Metric: "images/s, " + precision, Unit: "images/s"}
+}
+
+// gain compares a precision with FP32.
+func gain(r, base *bench.Result, precision string) result.Line {
+	l := line(r, precision)
+	l.Peer = "FP32"
+	if precision == mixed {
+		l.Note = notInINT8(r, precision)
+	}
+	l.Set([]float64{r.Compute.Median}, []float64{base.Compute.Median})
+	return l
+}
+
+// notInINT8 names the layers of an INT8 engine that run in another arithmetic.
+func notInINT8(r *bench.Result, precision string) string {
+	var names []string
+	for _, l := range r.Float {
+		names = append(names, fmt.Sprintf("%s (%s)", l.Name, strings.ToUpper(l.Precision)))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return precision + " runs without INT8 kernels " + strings.Join(names, ", ")
+}
+
+// find returns a network's figure without copies, nil where there is none; an INT8 engine with or without FP16 layers.
+func find(rs bench.Results, network, precision string, withFP16 bool) *bench.Result {
+	i := slices.IndexFunc(rs, func(r bench.Result) bool {
+		return r.Model == network && r.Precision == precision && r.Compute != nil && strings.Contains(r.Engine, mixed) == withFP16
+	})
+	if i < 0 {
+		return nil
+	}
+	return &rs[i]
+}
+
+// readBare reads lines such as "resnet50 throughput int8 batch 128: 60522.1 images/s", by network and precision.
+func readBare(path string) (map[[2]string]float64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	rates := map[[2]string]float64{}
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		var network, precision string
+		var batch int
+		var rate float64
+		if _, err := fmt.Sscanf(strings.Replace(lines.Text(), ":", "", 1), "%s throughput %s batch %d %f images/s", &network, &precision, &batch, &rate); err != nil {
+			return nil, fmt.Errorf("%s: line %d: want NETWORK throughput PRECISION batch N: X images/s: %w", path, n, err)
+		}
+		rates[[2]string{network, precision}] = rate
+	}
+	return rates, lines.Err()
+}
