@@ -56,34 +56,44 @@ INLINE void ahead(const float *x, size_t n) {
 			__builtin_prefetch(x + AHEAD + i);
 }
 
+INLINE void add(const uint32_t *restrict at, size_t n, uint32_t *restrict counts) {
+	for (size_t i = 0; i < n; i++)
+		counts[at[i]]++;
+}
+
+// While one block is counted, which takes loads and stores, the places of the next are computed, which takes arithmetic: side by side in
+// groups, so that a core does both at once.
 INLINE size_t count(const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below, struct qg_extremes limit,
 	uint32_t *counts, struct qg_extremes *most) {
-	uint32_t at[QG_BLOCK];
-	size_t done = 0;
-	while (done < n) {
-		size_t m = n - done < QG_BLOCK ? n - done : QG_BLOCK;
-		struct qg_extremes now = sight(x + done, m, *most);
-		if (now.positive > limit.positive || now.negative > limit.negative)
-			break;
-		*most = now;
-		ahead(x + done, n - done);
-		cells(x + done, m, views, nviews, below, at);
-		size_t i = 0;
-		for (; i + 8 <= m; i += 8) {
-			counts[at[i + 0]]++;
-			counts[at[i + 1]]++;
-			counts[at[i + 2]]++;
-			counts[at[i + 3]]++;
-			counts[at[i + 4]]++;
-			counts[at[i + 5]]++;
-			counts[at[i + 6]]++;
-			counts[at[i + 7]]++;
+	enum { GROUP = 16 };
+	uint32_t places[2][QG_BLOCK];
+	size_t done = 0, waiting = 0; // values counted; values behind them whose places are known
+	for (int turn = 0;; turn ^= 1) {
+		uint32_t *now = places[turn], *next = places[turn ^ 1];
+		const float *ahead_of = x + done + waiting;
+		size_t left = n - done - waiting, m = left < QG_BLOCK ? left : QG_BLOCK;
+		if (m > 0) {
+			struct qg_extremes seen = sight(ahead_of, m, *most);
+			if (seen.positive > limit.positive || seen.negative > limit.negative)
+				m = 0;
+			else
+				*most = seen;
 		}
-		for (; i < m; i++)
-			counts[at[i]]++;
-		done += m;
+		ahead(ahead_of, left);
+		if (m == QG_BLOCK && waiting == QG_BLOCK) {
+			for (size_t i = 0; i < QG_BLOCK; i += GROUP) {
+				cells(ahead_of + i, GROUP, views, nviews, below, next + i);
+				add(now + i, GROUP, counts);
+			}
+		} else {
+			cells(ahead_of, m, views, nviews, below, next);
+			add(now, waiting, counts);
+		}
+		done += waiting;
+		waiting = m;
+		if (m == 0)
+			return done;
 	}
-	return done;
 }
 
 INLINE size_t extreme(const float *x, size_t n, struct qg_extremes limit, struct qg_extremes *most) {
