@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&s.model, "model", "squeezenet1.1", "model of shared/imagenet/models, preset imagenet")
 	flag.StringVar(&s.python, "python", cmp.Or(os.Getenv("QUANTGATE_BENCH_PYTHON"), ".deps/peers/bin/python"), "Python with benchmarks/requirements.txt; without one, our side alone")
 	flag.IntVar(&s.pairs, "pairs", 5, "how often to measure each side")
-	flag.IntVar(&s.copies, "copies", 10, "copies of the 20 full-size images")
+	flag.IntVar(&s.copies, "copies", 65, "copies of the 20 full-size images")
 	flag.IntVar(&s.limit, "limit", 1300, "prescaled images to use, of which 50 calibrate")
 	flag.StringVar(&s.only, "only", "", "measure one part: passes, val1300 or full")
 	flag.Parse()
