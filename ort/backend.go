@@ -51,6 +51,9 @@ func New(o Options) (*Backend, error) {
 	if b := environment.backend; b != nil && o.Library == "" {
 		return b, setVerbose(o.Verbose)
 	}
+	if err := silence(); err != nil {
+		return nil, err
+	}
 	facts := Probe(o.Library)
 	if facts.Err != nil {
 		return nil, facts.Err
@@ -72,6 +75,18 @@ func New(o Options) (*Backend, error) {
 	}
 	environment.backend = &Backend{path: facts.Path, version: facts.Version}
 	return environment.backend, nil
+}
+
+// EnvTelemetry is ONNX Runtime's own: Microsoft's builds from 1.29 on report each session and its model to Microsoft, and keep an identifier and
+// a database in the user's cache folder, unless it is 1 before the library starts (its pull request 27379).
+const EnvTelemetry = "ORT_DISABLE_TELEMETRY"
+
+// silence turns telemetry off, for this process and those that it starts; a value that the user has set stays.
+func silence() error {
+	if _, chosen := os.LookupEnv(EnvTelemetry); chosen {
+		return nil
+	}
+	return os.Setenv(EnvTelemetry, "1")
 }
 
 func logLevel(verbose bool) onnxruntime.EnvironmentOption {
