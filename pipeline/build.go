@@ -1,9 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quantgate/quantgate/engine"
 	"github.com/quantgate/quantgate/onnx"
@@ -47,19 +50,25 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, precision := range r.job.Precisions[1:] {
-		var next candidate
-		switch precision {
-		case FP16:
-			next, err = r.buildFP16(m, folded, c)
-		case INT8:
-			next, err = r.buildINT8(m, folded, c)
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, next)
+	// What is scored is made while what is written is.
+	lowered := r.job.Precisions[1:]
+	twins := make([]candidate, len(lowered))
+	var g errgroup.Group
+	for i, precision := range lowered {
+		g.Go(func() (err error) {
+			twins[i], err = twin(m, folded, c, precision)
+			return err
+		})
 	}
+	for _, precision := range lowered {
+		if _, err = r.write(m, folded, c, precision); err != nil {
+			break
+		}
+	}
+	if err := cmp.Or(err, g.Wait()); err != nil {
+		return nil, err
+	}
+	out = append(out, twins...)
 	r.timed(m, timing, 0)
 	return out, r.manifest.write(r.job.Out)
 }
@@ -85,17 +94,31 @@ func (r *run) fold(m *prepared) (*onnx.Model, error) {
 	return folded, err
 }
 
-// buildINT8 writes the Q/DQ model, and returns its float32 twin, which computes what an INT8 engine computes from it: sums of
-// integers, then scales and bias. ONNX Runtime's own INT8 kernels round the bias too, and foretell a GPU less well.
-func (r *run) buildINT8(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
-	if _, err := r.writeINT8(m, folded, c); err != nil {
-		return candidate{}, err
+// write writes the model of a precision.
+func (r *run) write(m *prepared, folded *onnx.Model, c *Calibration, precision string) (*onnx.Model, error) {
+	if precision == FP16 {
+		return r.writeFP16(m, folded, onnx.FP16Options{Amax: c.maxima()})
 	}
-	twin, _, err := onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
+	return r.writeINT8(m, folded, c)
+}
+
+// twin is what is scored in the place of the model that write writes, in float32. INT8's computes what an INT8 engine computes from it: sums
+// of integers, then scales and bias. ONNX Runtime's own INT8 kernels round the bias too, and foretell a GPU less well. FP16's rounds where the
+// float16 model does: ONNX Runtime's CPU would compute the float16 model itself in float32 and lose every overflow.
+func twin(m *prepared, folded *onnx.Model, c *Calibration, precision string) (candidate, error) {
+	title, computed := m.name+" "+precision, inTwin
+	var model *onnx.Model
+	var err error
+	if precision == FP16 {
+		computed = inHalf
+		model, _, err = onnx.EmulateFP16(folded, onnx.FP16Options{Amax: c.maxima()})
+	} else {
+		model, _, err = onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
+	}
 	if err != nil {
 		return candidate{}, err
 	}
-	return scoredTwin(m.name+" int8", INT8, m.Output, inTwin, twin)
+	return scoredTwin(title, precision, m.Output, computed, model)
 }
 
 // writeINT8 writes the Q/DQ model.
@@ -108,20 +131,6 @@ func (r *run) writeINT8(m *prepared, folded *onnx.Model, c *Calibration) (*onnx.
 	r.tell(m, "INT8", report.Nodes, report.Warnings)
 	m.manifest.INT8, err = r.save(model, filepath.Join(r.job.Out, m.name+".int8.onnx"))
 	return model, err
-}
-
-// buildFP16 writes the float16 model, and returns its float32 twin, which rounds where the float16 model does: ONNX Runtime's
-// CPU would compute the float16 model itself in float32 and lose every overflow.
-func (r *run) buildFP16(m *prepared, folded *onnx.Model, c *Calibration) (candidate, error) {
-	o := onnx.FP16Options{Amax: c.maxima()}
-	if _, err := r.writeFP16(m, folded, o); err != nil {
-		return candidate{}, err
-	}
-	twin, _, err := onnx.EmulateFP16(folded, o)
-	if err != nil {
-		return candidate{}, err
-	}
-	return scoredTwin(m.name+" fp16", FP16, m.Output, inHalf, twin)
 }
 
 // writeFP16 writes the float16 model.

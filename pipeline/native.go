@@ -79,15 +79,11 @@ func (r *run) buildOn(ctx context.Context, m *prepared, q engine.Quantizer, base
 
 // written is one of the models that quantgate writes, as the engine runs it.
 func (r *run) written(m *prepared, folded *onnx.Model, c *Calibration, precision string) (candidate, error) {
-	var model *onnx.Model
-	var err error
-	lower := engine.Int8
-	if precision == INT8QDQ {
-		model, err = r.writeINT8(m, folded, c)
-	} else {
-		lower = engine.Half
-		model, err = r.writeFP16(m, folded, onnx.FP16Options{Amax: c.maxima()})
+	lower, kind := engine.Int8, INT8
+	if precision == FP16Model {
+		lower, kind = engine.Half, FP16
 	}
+	model, err := r.write(m, folded, c, kind)
 	if err != nil {
 		return candidate{}, err
 	}
