@@ -258,8 +258,8 @@ func (r *run) scorers() int {
 // hostBytes bounds the memory that batches may pin.
 const hostBytes = 4 << 30
 
-// hostMemory allocates memory for some of a model's batches where the engine copies from it without a buffer of its own; free gives it back.
-// Fewer pieces, or none, are no error: other batches take a copy more.
+// hostMemory allocates memory for a model's batches where the engine copies from it without a buffer of its own; free gives it back. Where the
+// engine has not enough it is left to the sessions: the batches take a copy more.
 func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free func()) {
 	var frees []func() error
 	free = func() {
@@ -277,11 +277,13 @@ func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free fun
 	for range min(batches, hostBytes/max(1, size)) {
 		x, f, err := h.AllocHost(size / 4)
 		if err != nil {
-			r.Report.Debugf("%s: %d of %d batches lie in memory that the engine must copy from first: %v", m.name, batches-len(memory), batches, err)
-			break
+			r.Report.Debugf("%s: batches lie in ordinary memory, which takes a copy more: %v", m.name, err)
+			free()
+			return nil, func() {}
 		}
 		memory, frees = append(memory, x), append(frees, f)
 	}
+	r.Report.Debugf("%s: up to %d batches lie where the engine copies them from, in %d MiB", m.name, len(memory), len(memory)*size>>20)
 	return memory, free
 }
 

@@ -1,6 +1,6 @@
 // A driver with FAKE_DEVICES GPUs (1), whose memory is the host's. It keeps count of what was not given back, checks that memory is used in
 // the context it was allocated in and that copies come from and go to pinned memory, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes device 1 fail from its 20th wait on; FAKE_OTHER=1
-// gives device 1 another name.
+// gives device 1 another name; FAKE_PINNED=17 is the most pieces of memory that can be pinned at once.
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -73,6 +73,7 @@ int cuMemFree_v2(uint64_t p) {
 }
 // Pinned memory, which every device copies from and to: flag 1.
 static struct { char *at; size_t n; } pinned[256];
+static int pieces;
 static pthread_mutex_t pinning = PTHREAD_MUTEX_INITIALIZER;
 
 static int change(char *at, size_t n, char *to, size_t to_n) {
@@ -81,7 +82,7 @@ static int change(char *at, size_t n, char *to, size_t to_n) {
 	for (int i = 0; i < 256 && !found; i++) {
 		if (at ? pinned[i].at && pinned[i].at <= at && at + n <= pinned[i].at + pinned[i].n : !pinned[i].at) {
 			found = 1;
-			if (to != at) pinned[i].at = to, pinned[i].n = to_n;
+			if (to != at) pinned[i].at = to, pinned[i].n = to_n, pieces += to ? 1 : -1;
 		}
 	}
 	pthread_mutex_unlock(&pinning);
@@ -91,7 +92,8 @@ static int change(char *at, size_t n, char *to, size_t to_n) {
 
 int cuMemHostAlloc(void **p, size_t n, unsigned flags) {
 	BOUND;
-	if (flags != 1 || mode("no_pinned")) return 2;
+	const char *most = getenv("FAKE_PINNED");
+	if (flags != 1 || mode("no_pinned") || most && *most && pieces >= atoi(most)) return 2;
 	int r = get(p, n);
 	return r ? r : change(0, 0, *p, n) ? 0 : 2;
 }
