@@ -286,7 +286,7 @@ func (s *Session) fill(l *lane, x []float32) error {
 }
 
 // runOnce runs a batch that fits the engine: to the device, from the batch's own memory if that is AllocHost's and the model takes float32,
-// compute, back. It returns when the device is done with all of the memory.
+// compute, back. It returns when the device is done with all of the memory, or has failed.
 func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error {
 	l, err := s.lane(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 // A driver with FAKE_DEVICES GPUs (1), whose memory is the host's. It keeps count of what was not given back, checks that memory is used in
-// the context it was allocated in and that copies come from and go to pinned memory, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes device 1 fail from its 20th wait on; FAKE_OTHER=1
-// gives device 1 another name; FAKE_PINNED=17 is the most pieces of memory that can be pinned at once.
+// the context it was allocated in and that copies come from and go to pinned memory, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes
+// device 1 fail from its 20th wait on; FAKE_OTHER=1 gives device 1 another name; FAKE_PINNED=17 is the most pieces of memory that can be pinned
+// at once.
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
