@@ -13,12 +13,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/google/renameio/v2"
 )
 
 // A batch file of NVIDIA's sampleINT8 holds, little-endian: int32 N, C, H, W; N*C*H*W float32; then, optionally, N float32
 // labels. The files are called batch0, batch1, ...
+
+// littleEndian says that memory holds values as batch files do.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // batchHeaderSize is the size of a batch file's header in bytes.
 const batchHeaderSize = 16
@@ -235,15 +239,18 @@ func (s *batchFiles) tensor(i int, dst []float32) error {
 		return err
 	}
 	defer func() { _ = f.Close() }() // nothing was written
-	raw := make([]byte, 4*s.image)
+	// Read to where the values are wanted.
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))
 	if _, err := f.ReadAt(raw, batchHeaderSize+int64(s.index[i])*int64(len(raw))); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: the file became shorter while it was read", ErrFormat)
 		}
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	for j := range dst {
-		dst[j] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*j:]))
+	if !littleEndian {
+		for j := range dst {
+			dst[j] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*j:]))
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -114,4 +115,33 @@ func BenchmarkNormalise(b *testing.B) {
 	for b.Loop() {
 		w.normalise(crop, window{0, 0, 224}, window{0, 0, 224}, dst)
 	}
+}
+
+// BenchmarkBatchFiles takes images of 3x224x224 out of a batch file that the system has in memory, and reads others bare from the open
+// file. Both take turns; tensor/bare is how many times as long the first takes.
+func BenchmarkBatchFiles(b *testing.B) {
+	const n = 100
+	dir := b.TempDir()
+	labels := make([]float32, n)
+	write(b, filepath.Join(dir, "batch0"), batchBytes(n, 3, 224, 224, make([]float32, n*3*224*224), labels))
+	d := open(b, Options{Images: dir})
+	f, err := os.Open(filepath.Join(dir, "batch0"))
+	require.NoError(b, err)
+	defer f.Close()
+	dst, raw := make([]float32, 3*224*224), make([]byte, 4*3*224*224)
+	var took [2]time.Duration
+	for i := 0; b.Loop(); i++ {
+		began := time.Now()
+		if err := d.tensors.tensor(i%n, dst); err != nil {
+			b.Fatal(err)
+		}
+		between := time.Now()
+		if _, err := f.ReadAt(raw, batchHeaderSize+int64((i+n/2)%n*len(raw))); err != nil {
+			b.Fatal(err)
+		}
+		took[0], took[1] = took[0]+between.Sub(began), took[1]+time.Since(between)
+	}
+	b.ReportMetric(float64(took[0].Nanoseconds())/1e3/float64(b.N), "tensor-us/image")
+	b.ReportMetric(float64(took[0])/float64(took[1]), "tensor/bare")
+	b.ReportAllocs()
 }

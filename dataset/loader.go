@@ -29,7 +29,21 @@ type LoadOptions struct {
 	MaxBad int
 	// Ahead is the number of batches decoded ahead of the consumer; 0 means 2.
 	Ahead int
+	// Memory is where batches lie, each in one of the slices, which hold BatchSize images; batches beyond them lie in Go's memory. The loader
+	// and its batches use it until the loader is closed and every batch is released.
+	Memory [][]float32
 }
+
+func (o LoadOptions) ahead() int {
+	if o.Ahead == 0 {
+		return 2
+	}
+	return o.Ahead
+}
+
+// InFlight is the number of batches that there are at most while the consumer holds so many: those ahead, one that is handed out and one that
+// waits to be dispatched.
+func (o LoadOptions) InFlight(held int) int { return o.ahead() + held + 2 }
 
 // BadImage is an image that was skipped.
 type BadImage struct {
@@ -68,11 +82,13 @@ type Loader struct {
 	ctx    context.Context
 	order  chan *Batch // dispatched batches; its capacity bounds what is decoded ahead
 	jobs   chan job
-	free   chan *Batch
 	wg     sync.WaitGroup
 	bad    int
 	spent  meter.Meter
 	cache  *imagecache.Cache // nil: every image is decoded
+
+	mu   sync.Mutex // guards free
+	free []*Batch   // whose memory the next batches take
 }
 
 type job struct {
@@ -80,15 +96,13 @@ type job struct {
 	i int
 }
 
-// Load starts to decode the items with the given ids. Memory holds Ahead batches more than the consumer does. An error of the
-// options is returned by the first Next. The loader must be closed.
+// Load starts to decode the items with the given ids. There are no more batches than LoadOptions.InFlight says. An error of the options is
+// returned by the first Next. The loader must be closed.
 func (d *Dataset) Load(ctx context.Context, ids []int, o LoadOptions) *Loader {
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	if o.Ahead == 0 {
-		o.Ahead = 2
-	}
+	o.Ahead = o.ahead()
 	l := &Loader{d: d, ids: ids, o: o}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	if l.err = l.prepare(); l.err != nil {
@@ -97,7 +111,11 @@ func (d *Dataset) Load(ctx context.Context, ids []int, o LoadOptions) *Loader {
 	l.cache = d.openCache(o.Preprocess)
 	l.order = make(chan *Batch, o.Ahead)
 	l.jobs = make(chan job, o.Workers)
-	l.free = make(chan *Batch, o.Ahead+2)
+	for _, memory := range o.Memory {
+		b := l.newBatch()
+		b.X.Data = memory[:0]
+		l.free = append(l.free, b)
+	}
 	l.wg.Add(1 + o.Workers)
 	go l.dispatch()
 	for range o.Workers {
@@ -162,12 +180,7 @@ func (l *Loader) dispatch() {
 
 // batch returns an empty batch for ids, with the memory of a released one where there is any.
 func (l *Loader) batch(index int, ids []int) *Batch {
-	var b *Batch
-	select {
-	case b = <-l.free:
-	default:
-		b = &Batch{loader: l, X: &tensor.Tensor{}, done: make(chan struct{}, 1)}
-	}
+	b := l.recycled()
 	n := len(ids)
 	b.Index, b.Items, b.Bad = index, nil, nil
 	b.X.Resize(int64(n), int64(l.c), int64(l.h), int64(l.w))
@@ -176,6 +189,23 @@ func (l *Loader) batch(index int, ids []int) *Batch {
 		b.asked, b.errs = append(b.asked, l.d.items[id]), append(b.errs, nil)
 	}
 	b.pending.Store(int32(n))
+	return b
+}
+
+func (l *Loader) newBatch() *Batch {
+	return &Batch{loader: l, X: &tensor.Tensor{}, done: make(chan struct{}, 1)}
+}
+
+// recycled is the batch released last, whose memory is the likeliest to be in a cache, or a new one.
+func (l *Loader) recycled() *Batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.free)
+	if n == 0 {
+		return l.newBatch()
+	}
+	b := l.free[n-1]
+	l.free = l.free[:n-1]
 	return b
 }
 
@@ -289,10 +319,10 @@ func (l *Loader) All(ctx context.Context) iter.Seq2[*Batch, error] {
 // Release gives the batch's memory back to its loader; the batch and its tensor must not be used afterwards. A batch that is
 // never released is left to the garbage collector.
 func (b *Batch) Release() {
-	select {
-	case b.loader.free <- b:
-	default:
-	}
+	l := b.loader
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, b)
 }
 
 // Spent is what the workers have done so far: on how many images, how long it took them, summed over all, and how much of a processor

@@ -109,6 +109,94 @@ func TestLoaderMemoryIsBoundedAndRecycled(t *testing.T) {
 	require.LessOrEqual(t, len(seen), 6)
 }
 
+// TestLoaderMemory gives batches less memory than they need, enough, and pieces that are too small, and holds several of them at once.
+func TestLoaderMemory(t *testing.T) {
+	const n, size, held = 60, 4, 3
+	dir, labels := numbered(t, n)
+	d := open(t, Options{Images: dir, Labels: labels})
+	o := LoadOptions{Preprocess: unit2(t, 3), BatchSize: size, Workers: 3, Ahead: 2}
+	require.Equal(t, 7, o.InFlight(held))
+	require.Equal(t, 5, LoadOptions{}.InFlight(1), "two ahead")
+	for name, c := range map[string]struct {
+		pieces, length int
+		all            bool // batches that lie in the memory
+	}{
+		"enough":    {o.InFlight(held), size * 3 * 2 * 2, true},
+		"one":       {1, size * 3 * 2 * 2, false},
+		"too small": {o.InFlight(held), size*3*2*2 - 1, false},
+		"too large": {o.InFlight(held), size*3*2*2 + 5, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := o
+			mine := map[*float32]bool{}
+			for range c.pieces {
+				x := make([]float32, c.length)
+				o.Memory, mine[&x[0]] = append(o.Memory, x), true
+			}
+			l := d.Load(context.Background(), ids(n), o)
+			tokens, inside, images := make(chan struct{}, held), make(chan bool, n), make(chan int, n)
+			for {
+				tokens <- struct{}{}
+				b, err := l.Next(context.Background())
+				if errors.Is(err, io.EOF) {
+					<-tokens
+					break
+				}
+				require.NoError(t, err)
+				go func() {
+					for i, it := range b.Items {
+						for _, v := range b.X.Row(i) {
+							if v != float32(it.ID)/255 {
+								t.Errorf("image %d has the value %v", it.ID, v)
+							}
+						}
+						images <- it.ID
+					}
+					inside <- mine[&b.X.Data[0]]
+					b.Release()
+					<-tokens
+				}()
+			}
+			for range held {
+				tokens <- struct{}{}
+			}
+			require.NoError(t, l.Close())
+			close(inside)
+			close(images)
+			in, batches, sum := 0, 0, 0
+			for yes := range inside {
+				batches++
+				if yes {
+					in++
+				}
+			}
+			for id := range images {
+				sum += id
+			}
+			require.Equal(t, n/size, batches)
+			require.Equal(t, n*(n-1)/2, sum)
+			switch {
+			case c.all:
+				require.Equal(t, batches, in)
+			case name == "one":
+				require.NotZero(t, in)
+			default:
+				require.Zero(t, in)
+			}
+		})
+	}
+	// Closed with batches in every state; one is released afterwards.
+	o.Memory = [][]float32{make([]float32, size*12), make([]float32, size*12)}
+	l := d.Load(context.Background(), ids(n), o)
+	b, err := l.Next(context.Background())
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	for i, it := range b.Items {
+		require.Equal(t, float32(it.ID)/255, b.X.Row(i)[0])
+	}
+	b.Release()
+}
+
 func TestLoaderBadImages(t *testing.T) {
 	dir, labels := numbered(t, 20)
 	for _, i := range []int{3, 4, 5, 11} {

@@ -125,6 +125,21 @@ type Optimizer interface {
 	OpenOptimized(ctx context.Context, m Model, o Options) (Session, []byte, error)
 }
 
+// HostMemory is a Backend whose sessions copy an input to the device straight from memory that it allocates, where the model takes
+// float32; any other input goes through memory of the session's own.
+type HostMemory interface {
+	Backend
+	// AllocHost returns memory for n values, of unspecified content, and what frees it; a second call of free does nothing. It serves every
+	// session of the backend, and outlives them. No call of Run may use the memory when it is freed.
+	AllocHost(n int) (values []float32, free func() error, err error)
+}
+
+// Concurrent is a Backend that tells how many calls of Run keep it busy. More only wait, each with a batch in its hands.
+type Concurrent interface {
+	Backend
+	Concurrency() int
+}
+
 // Backend opens sessions on one inference engine. It is safe for concurrent use.
 type Backend interface {
 	// Name is the engine's short name as the --engine flag spells it, for example "ort".

@@ -9,32 +9,36 @@ import (
 
 // Pieces is the memory in which RunPieces cuts batches up. The zero value is ready; it serves one call at a time and is reused.
 type Pieces struct {
-	in  tensor.Tensor
-	out []*tensor.Tensor
+	whole  tensor.Tensor // size images of the batch, in its memory
+	padded tensor.Tensor
+	out    []*tensor.Tensor
 }
 
 // RunPieces runs a batch of any size through a model that takes batches of exactly size images: run is called with one piece after
-// another, the last one padded with copies of its last image, whose results are dropped. The context is asked before each piece.
+// another, in the batch's own memory, and a last one with fewer images as a copy that is padded with its last image, whose results are
+// dropped. The context is asked before each piece.
 // An output whose outermost dimension is not the batch cannot be put together again: that is an error which wraps ErrShape.
 func (p *Pieces) RunPieces(ctx context.Context, size int64, outputs []Port, in *tensor.Tensor, out []*tensor.Tensor,
 	run func(in *tensor.Tensor, out []*tensor.Tensor) error,
 ) error {
-	p.in.Resize(append(tensor.Shape{size}, in.Shape[1:]...)...)
+	p.whole.Shape = append(append(p.whole.Shape[:0], size), in.Shape[1:]...)
+	defer func() { p.whole.Data = nil }()
 	for len(p.out) < len(out) {
 		p.out = append(p.out, &tensor.Tensor{})
 	}
 	n, step := int(in.Shape[0]), int(size)
-	width := len(p.in.Data) / step
+	width := len(in.Data) / n
 	for first := 0; first < n; first += step {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		rows := min(step, n-first)
-		copy(p.in.Data, in.Data[first*width:(first+rows)*width])
-		for r := rows; r < step; r++ {
-			copy(p.in.Row(r), p.in.Row(rows-1))
+		x := &p.whole
+		x.Data = in.Data[first*width : (first+rows)*width]
+		if rows < step {
+			x = p.pad(x, rows)
 		}
-		if err := run(&p.in, p.out[:len(out)]); err != nil {
+		if err := run(x, p.out[:len(out)]); err != nil {
 			return fmt.Errorf("images %d to %d of %d: %w", first, first+rows-1, n, err)
 		}
 		for i := range out {
@@ -51,4 +55,14 @@ func (p *Pieces) RunPieces(ctx context.Context, size int64, outputs []Port, in *
 		}
 	}
 	return nil
+}
+
+// pad copies a piece of only so many rows and repeats the last one.
+func (p *Pieces) pad(x *tensor.Tensor, rows int) *tensor.Tensor {
+	p.padded.Resize(x.Shape...)
+	copy(p.padded.Data, x.Data)
+	for r := rows; r < int(x.Shape[0]); r++ {
+		copy(p.padded.Row(r), p.padded.Row(rows-1))
+	}
+	return &p.padded
 }

@@ -106,7 +106,7 @@ type Job struct {
 	// NativeLegacy says that the engine was told to use its legacy calibrator; it is part of what a run is known by.
 	NativeLegacy bool
 
-	Workers int // 0: one a core
+	Workers int // goroutines that decode, and as many that run an engine which is no engine.Concurrent; 0: one a core
 	MaxBad  int // unreadable images to skip before giving up
 	Resume  bool
 	Stop    *StopEarly // nil: every image is scored

@@ -148,7 +148,11 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	loader := r.job.Data.Load(ctx, p.left, r.loadOptions(m)) // decodes while the sessions open
+	o := r.loadOptions(m)
+	memory, free := r.hostMemory(m, min(o.InFlight(r.scorers()), len(p.batches)))
+	defer free() // last: the sessions and the loader are closed then, and no goroutine holds a batch
+	o.Memory = memory
+	loader := r.job.Data.Load(ctx, p.left, o) // decodes while the sessions open
 	defer loader.Close()
 	sessions, err := r.open(ctx, m, built)
 	if err != nil {
@@ -165,7 +169,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		return nil, err
 	}
 	timing := r.begin(stageScore)
-	timing.decode(loader, r.job.Workers)
+	timing.runners = r.scorers()
+	timing.decode(loader, timing.runners)
 	var engines []*meter.Meter
 	for i, c := range built {
 		engines = append(engines, timing.engine(c.name, sessions[i]))
@@ -175,7 +180,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	defer progress.Done()
 
 	records := p.records
-	var mu sync.Mutex // guards the loader, the list of bad images, the visits, the records and the journal
+	var loading sync.Mutex // guards the loader and the list of bad images
+	var mu sync.Mutex      // guards the visits, the records and the journal, so that nobody waits for images to hand a batch in
 	visits, err := r.visits(m, records, func(b accuracy.Batch) error {
 		records = append(records, b.Records...)
 		return journal.Append(b)
@@ -183,11 +189,16 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if err != nil {
 		return nil, err
 	}
-	next := func() (*dataset.Batch, error) {
-		defer timing.wait()()
+	settled := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		if visits.settled() {
+		return visits.settled()
+	}
+	next := func() (*dataset.Batch, error) {
+		defer timing.wait()()
+		loading.Lock()
+		defer loading.Unlock()
+		if settled() {
 			return nil, io.EOF
 		}
 		batch, err := loader.Next(ctx)
@@ -201,7 +212,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		defer mu.Unlock()
 		return visits.add(b)
 	}
-	for range r.job.Workers {
+	for range r.scorers() {
 		g.Go(func() error {
 			w := newScorer(sessions, engines, m.ClassOffset, r.pieceOf(m))
 			for {
@@ -212,12 +223,10 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 				if err != nil {
 					return err
 				}
-				finished := accuracy.Batch{Model: m.name, Index: p.batches[batch.Index]}
+				finished := accuracy.Batch{Model: m.name, Index: p.batches[batch.Index], Skipped: skips(batch.Bad)}
 				if finished.Records, err = w.score(ctx, batch); err != nil {
 					return err
 				}
-				finished.Skipped = skips(batch.Bad)
-				batch.Release()
 				n, err := keep(finished)
 				if err != nil {
 					return err
@@ -236,6 +245,46 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	slices.SortFunc(records, func(a, b accuracy.Record) int { return a.ID - b.ID })
 	r.timed(m, timing, len(records)-len(p.records))
 	return records, nil
+}
+
+// scorers is how many goroutines run the engine: as many as keep it busy, where it tells, so that no more batches than needed lie in memory.
+func (r *run) scorers() int {
+	if c, ok := r.Backend.(engine.Concurrent); ok {
+		return c.Concurrency()
+	}
+	return r.job.Workers
+}
+
+// hostBytes bounds the memory that batches may pin.
+const hostBytes = 4 << 30
+
+// hostMemory allocates memory for a model's batches where the engine copies from it without a buffer of its own; free gives it back. Where the
+// engine has not enough it is left to the sessions: the batches take a copy more.
+func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free func()) {
+	var frees []func() error
+	free = func() {
+		for _, f := range frees {
+			if err := f(); err != nil {
+				r.Report.Debugf("%s: the batches' memory was not given back: %v", m.name, err)
+			}
+		}
+	}
+	h, ok := r.Backend.(engine.HostMemory)
+	if !ok {
+		return nil, free
+	}
+	size := r.job.BatchSize * imageBytes(m)
+	for range min(batches, hostBytes/max(1, size)) {
+		x, f, err := h.AllocHost(size / 4)
+		if err != nil {
+			r.Report.Debugf("%s: batches lie in ordinary memory, which takes a copy more: %v", m.name, err)
+			free()
+			return nil, func() {}
+		}
+		memory, frees = append(memory, x), append(frees, f)
+	}
+	r.Report.Debugf("%s: up to %d batches lie where the engine copies them from, in %d MiB", m.name, len(memory), len(memory)*size>>20)
+	return memory, free
 }
 
 // open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.
@@ -327,9 +376,28 @@ func newScorer(sessions []engine.Session, engines []*meter.Meter, offset, piece 
 	return &scorer{sessions: sessions, engines: engines, offset: offset, piece: piece, logits: make([][]*tensor.Tensor, len(sessions))}
 }
 
-// score runs every session on one batch; the first session is the base. A session goes through the whole batch before the next one
-// begins: its weights then stay in the processor's caches.
+// score takes a batch from the loader, releases it and returns its records. Its memory is wanted for the next one while they are made.
 func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Record, error) {
+	items := slices.Clone(batch.Items)
+	err := w.run(ctx, batch)
+	batch.Release()
+	if err != nil {
+		return nil, err
+	}
+	records := make([]accuracy.Record, 0, len(items))
+	for k, item := range items {
+		rec, err := w.record(item, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", item.Path, err)
+		}
+		records = append(records, rec)
+	}
+	return records, nil
+}
+
+// run runs every session on one batch; the first session is the base. A session goes through the whole batch before the next one
+// begins: its weights then stay in the processor's caches.
+func (w *scorer) run(ctx context.Context, batch *dataset.Batch) error {
 	for i, s := range w.sessions {
 		for from := 0; from < len(batch.Items); from += w.piece {
 			k := from / w.piece
@@ -341,19 +409,11 @@ func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Re
 			err := s.Run(ctx, x, w.logits[i][k:k+1])
 			span.End(int(x.Shape[0]))
 			if err != nil {
-				return nil, fmt.Errorf("batch %d (from %s): %w", batch.Index, batch.Items[from].Path, err)
+				return fmt.Errorf("batch %d (from %s): %w", batch.Index, batch.Items[from].Path, err)
 			}
 		}
 	}
-	records := make([]accuracy.Record, 0, len(batch.Items))
-	for k, item := range batch.Items {
-		rec, err := w.record(item, k)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", item.Path, err)
-		}
-		records = append(records, rec)
-	}
-	return records, nil
+	return nil
 }
 
 // record reduces every session's logits of image k of the batch to its outcomes.

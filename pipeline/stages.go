@@ -33,8 +33,9 @@ type Stage struct {
 	Name    string  `json:"name"`
 	Images  int     `json:"images,omitempty"`
 	Seconds float64 `json:"seconds"`           // from its start to its end
-	Workers int     `json:"workers,omitempty"` // goroutines that decode, and as many that run the engine
-	// Waited is how long each worker waited for images, on average.
+	Workers int     `json:"workers,omitempty"` // goroutines that decode
+	Runners int     `json:"runners,omitempty"` // goroutines that run the engine; 0: as many
+	// Waited is how long each of those waited for images, on average.
 	Waited     float64 `json:"waited_seconds,omitempty"`
 	Parts      []Part  `json:"parts,omitempty"`
 	Bottleneck string  `json:"bottleneck,omitempty"`
@@ -54,6 +55,7 @@ type timing struct {
 	clock   meter.Clock
 	began   time.Duration
 	workers int
+	runners int // 0: as many as workers
 	waiters int // goroutines that wait for images
 	waited  atomic.Int64
 	parts   []timedPart
@@ -107,6 +109,9 @@ func (t *timing) wait() func() {
 func (t *timing) end(images int) Stage {
 	now, _ := t.clock()
 	s := Stage{Name: t.name, Images: images, Seconds: (now - t.began).Seconds(), Workers: t.workers}
+	if t.runners != t.workers {
+		s.Runners = t.runners
+	}
 	if t.loader != nil {
 		n, elapsed, cpu := t.loader.Spent()
 		s.Parts = append(s.Parts, newPart(partDecode, meter.Work{Count: n, Elapsed: elapsed, CPU: cpu}))
@@ -126,7 +131,7 @@ func (t *timing) end(images int) Stage {
 		s.Parts = append(s.Parts, newPart(partTransfer, copies))
 	}
 	if len(s.Parts) == 0 {
-		s.Workers = 0
+		s.Workers, s.Runners = 0, 0
 	}
 	return s
 }
@@ -179,7 +184,13 @@ func (s Stage) Rate() float64 { return rate(s.Images, s.Seconds) }
 
 // Share is the part's time by the stage's clock: what is summed over the workers, divided by their number. The parts of the workers that
 // run the engine and their waiting for images add up to nearly the stage's; decoding runs beside them.
-func (s Stage) Share(p Part) float64 { return p.Seconds / float64(max(1, s.Workers)) }
+func (s Stage) Share(p Part) float64 {
+	n := s.Workers
+	if s.Runners > 0 && p.Name != partDecode {
+		n = s.Runners
+	}
+	return p.Seconds / float64(max(1, n))
+}
 
 // PartRate is the number of images a second that the stage's workers get through a part.
 func (s Stage) PartRate(p Part) float64 { return rate(p.Images, s.Share(p)) }

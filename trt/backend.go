@@ -27,6 +27,7 @@ type Backend struct {
 	log    *relay
 	logger *nvinfer.Logger
 	plans  plans
+	host   *hostMemory // shared by a group's backends
 
 	building sync.Mutex
 	builder  *nvinfer.Builder // made at the first build, which takes seconds
@@ -42,7 +43,7 @@ const Remedy = "install TensorRT 8.5, 8.6 or 10 and NVIDIA's driver, or name the
 // a GPU is missing.
 func New(o Options) (*Backend, error) { return newBackend(o, nil) }
 
-// newBackend is New that shares the log and the plans of a backend on another GPU, if one is given: TensorRT keeps one logger a process, and
+// newBackend is New that shares the log, the plans and the pinned memory of a backend on another GPU, if one is given: TensorRT keeps one logger a process, and
 // messages of the others would be lost.
 func newBackend(o Options, first *Backend) (*Backend, error) {
 	if err := o.check(); err != nil {
@@ -61,9 +62,9 @@ func newBackend(o Options, first *Backend) (*Backend, error) {
 		return nil, fmt.Errorf("device %d: %s: %w", o.Device, oneLine(err), engine.ErrUnavailable)
 	}
 	if first != nil {
-		return &Backend{opts: o, lib: lib, device: device, log: first.log, logger: first.logger, plans: first.plans}, nil
+		return &Backend{opts: o, lib: lib, device: device, log: first.log, logger: first.logger, plans: first.plans, host: first.host}, nil
 	}
-	b := &Backend{opts: o, lib: lib, device: device, log: newRelay(o)}
+	b := &Backend{opts: o, lib: lib, device: device, log: newRelay(o), host: &hostMemory{}}
 	b.plans = openPlans(o, b.log)
 	b.logger = nvinfer.NewLogger(b.log.most(), b.log.message)
 	return b, nil

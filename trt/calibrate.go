@@ -46,6 +46,9 @@ func (k *calibration) calibrator(input engine.Port) (*nvinfer.Calibrator, error)
 	if k.buffer, err = k.b.device.NewBuffer(k.size * k.width * elementSize(input.DType)); err != nil {
 		return nil, err
 	}
+	if err := k.buffer.Host(); err != nil {
+		return nil, errors.Join(err, k.buffer.Free())
+	}
 	if k.stream, err = k.b.device.NewStream(); err != nil {
 		return nil, errors.Join(err, k.buffer.Free())
 	}

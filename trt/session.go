@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/x448/float16"
 
@@ -62,7 +63,7 @@ func elementSize(d tensor.DType) int {
 	return 4
 }
 
-// toBuffer writes values to a buffer's host side, in the port's type.
+// toBuffer writes values to a buffer's host side, which is there, in the port's type.
 func toBuffer(b *cuda.Buffer, d tensor.DType, x []float32) {
 	if d != tensor.Float16 {
 		copy(b.Floats(), x)
@@ -158,11 +159,14 @@ func (s *Session) newLane() (*lane, error) {
 			return nil, err
 		}
 		l.out = append(l.out, b)
+		if err := b.Host(); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
 }
 
-// buffer allocates memory for n values of a port and binds it.
+// buffer allocates device memory for n values of a port and binds it.
 func (s *Session) buffer(l *lane, p engine.Port, n int) (*cuda.Buffer, error) {
 	b, err := s.b.device.NewBuffer(max(n, 1) * elementSize(p.DType))
 	if err != nil {
@@ -272,7 +276,17 @@ func (s *Session) runBatch(ctx context.Context, in *tensor.Tensor, out []*tensor
 	})
 }
 
-// runOnce runs a batch that fits the engine: host to pinned memory, to the device, compute, back.
+// fill copies a batch to the host side of the lane's memory, which is allocated for the first one.
+func (s *Session) fill(l *lane, x []float32) error {
+	if err := l.in.Host(); err != nil {
+		return err
+	}
+	toBuffer(l.in, s.input.DType, x)
+	return nil
+}
+
+// runOnce runs a batch that fits the engine: to the device, from the batch's own memory if that is AllocHost's and the model takes float32,
+// compute, back. It returns when the device is done with all of the memory, or has failed.
 func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error {
 	l, err := s.lane(ctx)
 	if err != nil {
@@ -280,7 +294,15 @@ func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.
 	}
 	defer func() { s.free <- l }()
 	began := time.Now()
-	toBuffer(l.in, s.input.DType, in.Data)
+	var pinned *hostBlock
+	if s.input.DType == tensor.Float32 {
+		pinned = s.b.host.use(in.Data)
+	}
+	if pinned != nil {
+		defer s.b.host.done(pinned)
+	} else if err := s.fill(l, in.Data); err != nil {
+		return fmt.Errorf("batch %s: %w", in.Shape, err)
+	}
 	filled := time.Since(began)
 
 	mark := func(i int) error { return s.b.device.Record(l.marks[i], l.stream) }
@@ -288,7 +310,13 @@ func (s *Session) runOnce(ctx context.Context, in *tensor.Tensor, out []*tensor.
 		if err := mark(0); err != nil {
 			return err
 		}
-		if err := l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream); err != nil {
+		var err error
+		if pinned != nil {
+			err = l.in.UploadFrom(unsafe.Pointer(unsafe.SliceData(in.Data)), 4*len(in.Data), l.stream)
+		} else {
+			err = l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream)
+		}
+		if err != nil {
 			return err
 		}
 		if err := mark(1); err != nil {
@@ -368,8 +396,9 @@ func (s *Session) Fill(ctx context.Context, in *tensor.Tensor) error {
 			if err != nil {
 				return err
 			}
-			toBuffer(l.in, s.input.DType, in.Data)
-			err = s.onDevice(l, s.most, func() error { return l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream) })
+			if err = s.fill(l, in.Data); err == nil {
+				err = s.onDevice(l, s.most, func() error { return l.in.Upload(len(in.Data)*elementSize(s.input.DType), l.stream) })
+			}
 			s.free <- l
 			if err != nil {
 				return err

@@ -28,6 +28,9 @@ import (
 	"github.com/quantgate/quantgate/trt"
 )
 
+// batchesPerGPU keeps a GPU busy: one that computes, one that is copied, and one that is made ready.
+const batchesPerGPU = 3
+
 // benchFlags are bench's own.
 type benchFlags struct {
 	models     []string

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/google/renameio/v2"
@@ -19,7 +18,6 @@ import (
 	"github.com/quantgate/quantgate/onnx"
 	"github.com/quantgate/quantgate/pipeline"
 	"github.com/quantgate/quantgate/reports"
-	"github.com/quantgate/quantgate/trt"
 )
 
 func newRunCmd(a *app) *cobra.Command {
@@ -100,9 +98,6 @@ model settings of its own:
 // pipelineFunc is one of the pipeline's jobs.
 type pipelineFunc func(context.Context, pipeline.Env, pipeline.Job) (*pipeline.Result, error)
 
-// batchesPerGPU keeps a GPU busy: one that computes, one that is copied, and one that is made ready.
-const batchesPerGPU = 3
-
 // work runs one of the pipeline's jobs as the flags describe it.
 func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) error, do pipelineFunc) (*pipeline.Result, error) {
 	job, err := f.job(a)
@@ -118,9 +113,6 @@ func work(ctx context.Context, a *app, f *jobFlags, apply func(*pipeline.Job) er
 	}
 	if t, ok := backend.(interface{ LibraryVersion() string }); ok {
 		job.CacheVersion = t.LibraryVersion() // TensorRT takes no cache of another version
-	}
-	if g, ok := backend.(*trt.Group); ok && job.Workers == 0 {
-		job.Workers = max(runtime.GOMAXPROCS(0), batchesPerGPU*g.Size())
 	}
 	if err := f.openData(ctx, a, &job); err != nil {
 		return nil, err

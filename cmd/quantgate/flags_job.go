@@ -43,7 +43,7 @@ func (f *jobFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.ortLibrary, "ort-library", "", "ONNX Runtime's shared library (default: $"+ort.EnvLibrary+", the project's own, the system's)")
 	f.tensorrt.register(fs)
 	fs.StringVar(&f.out, "out", "quantgate-out", "folder for everything that is written")
-	fs.IntVar(&f.workers, "workers", 0, "images or batches in flight at once (default: one a core)")
+	fs.IntVar(&f.workers, "workers", 0, "goroutines that decode, and as many that run the engine on a CPU (default: one a core)")
 	fs.StringVar(&f.badImages, "bad-images", "fail", "unreadable images: fail, or skip:N to leave out at most N")
 	fs.BoolVar(&f.resume, "resume", false, "continue an interrupted run in --out")
 	fs.StringVar(&f.profile, "profile", "", "write a CPU and a memory profile (cpu.pprof, memory.pprof) to this `folder`, for go tool pprof")

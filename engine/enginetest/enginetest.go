@@ -168,6 +168,31 @@ func Test(t *testing.T, b engine.Backend) {
 		require.ErrorIs(t, err, engine.ErrClosed)
 	})
 
+	t.Run("memory of the engine's", func(t *testing.T) {
+		h, ok := b.(engine.HostMemory)
+		if !ok {
+			t.Skip("this engine reads batches from any memory alike")
+		}
+		x := batch(30, 0)
+		values, free, err := h.AllocHost(len(x.Data))
+		require.NoError(t, err)
+		require.Len(t, values, len(x.Data))
+		copy(values, x.Data)
+		for _, name := range []string{Linear, Fixed4, Half} {
+			s := open(t, name, engine.Options{})
+			for _, r := range [][2]int{{0, 30}, {0, 4}, {7, 8}, {9, 22}} { // whole and in part
+				part := &tensor.Tensor{Shape: tensor.Shape{int64(r[1] - r[0]), 1, 2, 2}, Data: values[4*r[0] : 4*r[1]]}
+				out := outputs(len(s.Outputs()))
+				require.NoError(t, s.Run(ctx, part, out))
+				require.Equal(t, x.Data[4*r[0]:4*r[1]], part.Data, "Run changed its input")
+				require.Equal(t, expect(part, 4, Scaled), out[0].Data, "%s, images %d to %d", name, r[0], r[1])
+			}
+			require.NoError(t, s.Close())
+		}
+		require.NoError(t, free())
+		require.NoError(t, free())
+	})
+
 	t.Run("an optimised model gives the same bits", func(t *testing.T) {
 		optimizer, ok := b.(engine.Optimizer)
 		if !ok {

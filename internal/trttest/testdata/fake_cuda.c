@@ -1,6 +1,8 @@
 // A driver with FAKE_DEVICES GPUs (1), whose memory is the host's. It keeps count of what was not given back, checks that memory is used in
-// the context it was allocated in, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes device 1 fail from its 20th wait on; FAKE_OTHER=1
-// gives device 1 another name.
+// the context it was allocated in and that copies come from and go to pinned memory, and fails where FAKE_CUDA says. FAKE_LOST=1:20 makes
+// device 1 fail from its 20th wait on; FAKE_OTHER=1 gives device 1 another name; FAKE_PINNED=17 is the most pieces of memory that can be pinned
+// at once.
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,20 +72,48 @@ int cuMemFree_v2(uint64_t p) {
 	__sync_fetch_and_sub(&live, 1);
 	return 0;
 }
+// Pinned memory, which every device copies from and to: flag 1.
+static struct { char *at; size_t n; } pinned[256];
+static int pieces;
+static pthread_mutex_t pinning = PTHREAD_MUTEX_INITIALIZER;
+
+static int change(char *at, size_t n, char *to, size_t to_n) {
+	int found = 0;
+	pthread_mutex_lock(&pinning);
+	for (int i = 0; i < 256 && !found; i++) {
+		if (at ? pinned[i].at && pinned[i].at <= at && at + n <= pinned[i].at + pinned[i].n : !pinned[i].at) {
+			found = 1;
+			if (to != at) pinned[i].at = to, pinned[i].n = to_n, pieces += to ? 1 : -1;
+		}
+	}
+	pthread_mutex_unlock(&pinning);
+	return found;
+}
+#define PINNED(p, n) if (!change((char *)(p), n, (char *)(p), n)) return 1
+
 int cuMemHostAlloc(void **p, size_t n, unsigned flags) {
 	BOUND;
-	if (flags || mode("no_pinned")) return 2;
-	return get(p, n);
+	const char *most = getenv("FAKE_PINNED");
+	if (flags != 1 || mode("no_pinned") || most && *most && pieces >= atoi(most)) return 2;
+	int r = get(p, n);
+	return r ? r : change(0, 0, *p, n) ? 0 : 2;
 }
-int cuMemFreeHost(void *p) { return cuMemFree_v2((uint64_t)p); }
+int cuMemFreeHost(void *p) {
+	PINNED(p, 0);
+	change(p, 0, 0, 0);
+	return cuMemFree_v2((uint64_t)p);
+}
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) {
 	BOUND;
 	OWNED(to);
+	PINNED(from, n);
+	if (mode("no_upload")) return 0; // as a real device: the processor has no part in it
 	return s ? memcpy((void *)to, from, n), 0 : 1;
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) {
 	BOUND;
 	OWNED(from);
+	PINNED(to, n);
 	return s ? memcpy(to, (void *)from, n), 0 : 1;
 }
 int cuStreamCreate(void **s, unsigned flags) {

@@ -52,7 +52,7 @@ static int qg_current(qg_cuda *c, uintptr_t x) { return c->current((void *)x); }
 
 static int qg_alloc(qg_cuda *c, uintptr_t x, uint64_t *p, size_t n) { IN(x); return c->alloc(p, n); }
 static int qg_free(qg_cuda *c, uintptr_t x, uint64_t p) { IN(x); return c->free(p); }
-static int qg_host_alloc(qg_cuda *c, uintptr_t x, void **p, size_t n) { IN(x); return c->host_alloc(p, n, 0); }
+static int qg_host_alloc(qg_cuda *c, uintptr_t x, void **p, size_t n) { IN(x); return c->host_alloc(p, n, 1); } // portable: pinned for every device
 static int qg_host_free(qg_cuda *c, uintptr_t x, void *p) { IN(x); return c->host_free(p); }
 static int qg_to_device(qg_cuda *c, uintptr_t x, uint64_t to, const void *from, size_t n, uint64_t s) { IN(x); return c->to_device(to, from, n, (void *)(uintptr_t)s); }
 static int qg_to_host(qg_cuda *c, uintptr_t x, void *to, uint64_t from, size_t n, uint64_t s) { IN(x); return c->to_host(to, from, n, (void *)(uintptr_t)s); }
@@ -273,7 +273,21 @@ func (v *Device) Free() (free, total uint64, err error) {
 	return uint64(f), uint64(t), err
 }
 
-// Buffer is device memory with pinned host memory of the same size beside it.
+// NewHost allocates n bytes of pinned host memory, which every device copies from and to.
+func (v *Device) NewHost(n int) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	if err := v.d.check(C.qg_host_alloc(v.d.c, v.context, &p, C.size_t(n)), "cuMemHostAlloc"); err != nil {
+		return nil, fmt.Errorf("%d bytes: %w", n, err)
+	}
+	return p, nil
+}
+
+// FreeHost gives memory of NewHost back.
+func (v *Device) FreeHost(p unsafe.Pointer) error {
+	return v.d.check(C.qg_host_free(v.d.c, v.context, p), "cuMemFreeHost")
+}
+
+// Buffer is device memory, with pinned host memory of the same size beside it once that is asked for.
 type Buffer struct {
 	Address uint64 // on the device
 	Size    int    // in bytes
@@ -281,18 +295,23 @@ type Buffer struct {
 	host    unsafe.Pointer
 }
 
-// NewBuffer allocates n bytes on both sides.
+// NewBuffer allocates n bytes on the device.
 func (v *Device) NewBuffer(n int) (*Buffer, error) {
-	b := &Buffer{v: v, Size: n}
 	var p C.uint64_t
 	if err := v.d.check(C.qg_alloc(v.d.c, v.context, &p, C.size_t(n)), "cuMemAlloc"); err != nil {
 		return nil, fmt.Errorf("%d bytes: %w", n, err)
 	}
-	b.Address = uint64(p)
-	if err := v.d.check(C.qg_host_alloc(v.d.c, v.context, &b.host, C.size_t(n)), "cuMemHostAlloc"); err != nil {
-		return nil, errors.Join(fmt.Errorf("%d bytes: %w", n, err), b.Free())
+	return &Buffer{v: v, Size: n, Address: uint64(p)}, nil
+}
+
+// Host allocates the host side, unless it is there.
+func (b *Buffer) Host() error {
+	if b.host != nil {
+		return nil
 	}
-	return b, nil
+	var err error
+	b.host, err = b.v.NewHost(b.Size)
+	return err
 }
 
 // Floats is the host side as float32 values.
@@ -301,9 +320,12 @@ func (b *Buffer) Floats() []float32 { return unsafe.Slice((*float32)(b.host), b.
 // Halves is the host side as the bits of float16 values.
 func (b *Buffer) Halves() []uint16 { return unsafe.Slice((*uint16)(b.host), b.Size/2) }
 
-// Upload starts copying the first n bytes to the device.
-func (b *Buffer) Upload(n int, s Stream) error {
-	return b.v.d.check(C.qg_to_device(b.v.d.c, b.v.context, C.uint64_t(b.Address), b.host, C.size_t(n), C.uint64_t(s)), "cuMemcpyHtoDAsync")
+// Upload starts copying the first n bytes of the host side to the device.
+func (b *Buffer) Upload(n int, s Stream) error { return b.UploadFrom(b.host, n, s) }
+
+// UploadFrom starts copying n bytes of other pinned memory to the device, which must stay as it is until the stream has been waited for.
+func (b *Buffer) UploadFrom(host unsafe.Pointer, n int, s Stream) error {
+	return b.v.d.check(C.qg_to_device(b.v.d.c, b.v.context, C.uint64_t(b.Address), host, C.size_t(n), C.uint64_t(s)), "cuMemcpyHtoDAsync")
 }
 
 // Download starts copying the first n bytes from the device.
@@ -311,14 +333,14 @@ func (b *Buffer) Download(n int, s Stream) error {
 	return b.v.d.check(C.qg_to_host(b.v.d.c, b.v.context, b.host, C.uint64_t(b.Address), C.size_t(n), C.uint64_t(s)), "cuMemcpyDtoHAsync")
 }
 
-// Free gives both sides back; a second call does nothing.
+// Free gives back what there is of both sides; a second call does nothing.
 func (b *Buffer) Free() error {
 	var err error
 	if b.Address != 0 {
 		err = b.v.d.check(C.qg_free(b.v.d.c, b.v.context, C.uint64_t(b.Address)), "cuMemFree")
 	}
 	if b.host != nil {
-		err = errors.Join(err, b.v.d.check(C.qg_host_free(b.v.d.c, b.v.context, b.host), "cuMemFreeHost"))
+		err = errors.Join(err, b.v.FreeHost(b.host))
 	}
 	b.Address, b.host = 0, nil
 	return err
