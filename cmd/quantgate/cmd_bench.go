@@ -121,6 +121,7 @@ type benchJob struct {
 	subjects   []*pipeline.Subject
 	batches    []int
 	precisions []string
+	cache      []byte // content of --use-cache
 	backend    engine.Backend
 	group      *trt.Group     // nil on a CPU
 	sensors    []bench.Sensor // of the group's GPUs; nil where they cannot be read
@@ -181,6 +182,11 @@ func (b *benchJob) prepare() error {
 		return errors.New("--save-plan is for --engine tensorrt: ONNX Runtime has no plans")
 	case len(b.models)+len(b.networks) > 1 && b.useCache != "":
 		return errors.New("a calibration cache belongs to one model: give one model with --use-cache")
+	}
+	if b.useCache != "" {
+		if b.cache, err = os.ReadFile(b.useCache); err != nil {
+			return fmt.Errorf("--use-cache: %w", err)
+		}
 	}
 	if err := b.load(); err != nil {
 		return err
@@ -270,15 +276,12 @@ func (b *benchJob) open(threads string) error {
 // measure fills in the figures of one engine: on each number of devices or threads.
 func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision string, batch int) error {
 	ranges := pipeline.Ranges{
-		Cache: b.useCache, Kept: b.kept(s),
+		CacheFile: b.useCache, Cache: b.cache, Kept: b.kept(s),
 		Random: func(shape tensor.Shape) (*tensor.Tensor, error) {
 			return bench.Random(shape, int(shape[0]), b.image(), 2)
 		},
 	}
-	basis, err := s.Basis(precision, ranges)
-	if err != nil {
-		return err
-	}
+	basis := s.Basis(precision, ranges)
 	var todo []bench.Result
 	for _, n := range b.counts {
 		r := bench.Result{Model: s.Name, Key: bench.Key{
