@@ -138,7 +138,9 @@ func (s *Subject) engineCache(ctx context.Context, q engine.Quantizer, r Ranges)
 		x = nil
 		return out, nil
 	}
-	cache, err := q.Calibrate(ctx, s.base.model, engine.Calibration{Batch: int(x.Shape[0]), Outputs: []string{s.base.logits}, Next: next})
+	m := s.base.model
+	m.Name = s.Name + " " + INT8
+	cache, err := q.Calibrate(ctx, m, engine.Calibration{Batch: int(x.Shape[0]), Outputs: []string{s.base.logits}, Next: next})
 	if err != nil {
 		return nil, err
 	}
