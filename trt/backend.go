@@ -95,7 +95,7 @@ func (b *Backend) Version() string {
 		v += ", no TF32"
 	}
 	if b.opts.INT8FP16 {
-		v += ", INT8 with FP16"
+		v += ", " + engine.Int8WithHalf
 	}
 	if b.opts.TacticSources != "" {
 		v += ", tactic sources " + b.opts.TacticSources

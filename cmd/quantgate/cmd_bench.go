@@ -285,7 +285,7 @@ func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision s
 	var todo []bench.Result
 	for _, n := range b.counts {
 		r := bench.Result{Model: s.Name, Key: bench.Key{
-			ModelSHA256: s.SHA256, Engine: b.backend.Name() + " " + b.backend.Version(), Device: b.device,
+			ModelSHA256: s.SHA256, Engine: bench.EngineFor(b.backend.Name()+" "+b.backend.Version(), precision), Device: b.device,
 			Precision: precision, Batch: batch, Devices: 1, Ranges: basis, Settings: b.settings(s),
 		}}
 		r.Parallel = b.benchFlags.parallel
