@@ -306,7 +306,7 @@ func parse(data []byte) (Results, error) {
 			}
 		}
 		if r.Model == "" || r.ModelSHA256 == "" || r.Precision == "" || r.Batch < 1 || r.Devices < 1 {
-			return nil, fmt.Errorf("result %d: %w", i, errors.New("model, precision, batch or devices are missing"))
+			return nil, fmt.Errorf("result %d: model, precision, batch or devices are missing", i)
 		}
 	}
 	return f.Results, nil

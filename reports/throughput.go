@@ -3,15 +3,10 @@ package reports
 import (
 	"encoding/csv"
 	"fmt"
-	"image/color"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/bench"
@@ -25,12 +20,6 @@ type speedColumn struct {
 
 // throughputTable is one figure a row; columns in which nothing was measured are left out.
 func throughputTable(rs bench.Results) table {
-	rate := func(r *bench.Rate) string {
-		if r == nil {
-			return ""
-		}
-		return perSecond(r.Median)
-	}
 	milli := func(s float64) string { return strconv.FormatFloat(1e3*s, 'f', 3, 64) }
 	times := func(v float64) string {
 		if v == 0 {
@@ -38,12 +27,12 @@ func throughputTable(rs bench.Results) table {
 		}
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	}
-	condition := func(f func(c *bench.Conditions) float64, digits int) func(*bench.Result) string {
+	condition := func(f func(c *bench.Conditions) float64) func(*bench.Result) string {
 		return func(r *bench.Result) string {
 			if r.Conditions == nil || f(r.Conditions) == 0 {
 				return ""
 			}
-			return strconv.FormatFloat(f(r.Conditions), 'f', digits, 64)
+			return strconv.FormatFloat(f(r.Conditions), 'f', 0, 64)
 		}
 	}
 	scaling := func(copies bool) func(r *bench.Result) string {
@@ -69,7 +58,7 @@ func throughputTable(rs bench.Results) table {
 			return strconv.Itoa(r.Devices)
 		}},
 		{"threads", func(r *bench.Result) string { return strings.TrimPrefix(strconv.Itoa(r.Threads), "0") }},
-		{"images/s", func(r *bench.Result) string { return rate(r.Rate()) }},
+		{"images/s", func(r *bench.Result) string { return perSecond(r.Rate().Median) }},
 		{"least", func(r *bench.Result) string { return perSecond(r.Rate().Min) }},
 		{"most", func(r *bench.Result) string { return perSecond(r.Rate().Max) }},
 		{"speed-up", func(r *bench.Result) string { return times(rs.Speedup(r)) }},
@@ -78,15 +67,15 @@ func throughputTable(rs bench.Results) table {
 			if r.Compute == nil {
 				return ""
 			}
-			return rate(&r.EndToEnd)
+			return perSecond(r.EndToEnd.Median)
 		}},
 		{"scaling % with copies", scaling(true)},
 		{"p50 ms", func(r *bench.Result) string { return milli(r.Latency.P50) }},
 		{"p90", func(r *bench.Result) string { return milli(r.Latency.P90) }},
 		{"p99", func(r *bench.Result) string { return milli(r.Latency.P99) }},
-		{"MHz", condition(func(c *bench.Conditions) float64 { return c.ClockMHz }, 0)},
-		{"W", condition(func(c *bench.Conditions) float64 { return c.PowerWatts }, 0)},
-		{"°C", condition(func(c *bench.Conditions) float64 { return float64(c.TemperatureC) }, 0)},
+		{"MHz", condition(func(c *bench.Conditions) float64 { return c.ClockMHz })},
+		{"W", condition(func(c *bench.Conditions) float64 { return c.PowerWatts })},
+		{"°C", condition(func(c *bench.Conditions) float64 { return float64(c.TemperatureC) })},
 		{"images/s/W", func(r *bench.Result) string { return times(r.ImagesPerJoule()) }},
 	}...)
 	t := table{left: left, rows: make([][]string, len(rs))}
@@ -144,10 +133,18 @@ func distinctions(rs bench.Results) []speedColumn {
 	return columns
 }
 
-// markedModel is a model's name in at most so many characters, with what tells it from another of the name.
-func markedModel(rs bench.Results, r *bench.Result, most int) string {
-	mark := rs.ModelMark(r)
-	return shortened(r.Model, most-len(mark)) + mark
+// apart says behind commas what else than network, precision, batch and number of devices tells a figure from the others.
+func apart(rs bench.Results) func(r *bench.Result) string {
+	columns := distinctions(rs)
+	return func(r *bench.Result) string {
+		var b strings.Builder
+		for _, c := range columns {
+			if text := c.text(r); text != "" {
+				fmt.Fprintf(&b, ", %s %s", c.name, text)
+			}
+		}
+		return b.String()
+	}
 }
 
 // engineDifference gives what of a figure's engine is not in the engines of all: its version or some options. The device and what the
@@ -214,13 +211,14 @@ func throughputNotes(rs bench.Results) []string {
 	for _, ranges := range bases {
 		add(fmt.Sprintf("%s: INT8 ranges from %s", strings.Join(models[ranges], ", "), ranges))
 	}
+	others := apart(rs)
 	for i := range rs {
 		r := &rs[i]
 		if r.Devices > 1 && rs.Single(r) != nil {
 			continue // they run the same plan
 		}
 		if text := int8Notes(rs, r); text != "" {
-			add(fmt.Sprintf("%s%s %s, batch %d: %s", r.Model, rs.ModelMark(r), precisionRun(r), r.Batch, text))
+			add(fmt.Sprintf("%s%s %s, batch %d%s: %s", r.Model, rs.ModelMark(r), precisionRun(r), r.Batch, others(r), text))
 		}
 	}
 	return lines
@@ -346,140 +344,4 @@ func throughputCSV(w io.Writer, rs bench.Results) error {
 		})
 	}
 	return c.WriteAll(rows)
-}
-
-// ThroughputPlot draws bars of every network and precision as SVG: on one device and engine, at the largest batch and number of threads; the
-// fastest where figures differ in ranges or calls in flight. Nil where there is nothing to draw, or too much.
-func ThroughputPlot(rs bench.Results) ([]byte, error) {
-	var drawn bench.Results // of the first figure's engine
-	batch, threads := 0, 0
-	for _, r := range rs {
-		if r.Device == rs[0].Device && bench.EngineFor(r.Engine, bench.Base) == bench.EngineFor(rs[0].Engine, bench.Base) && r.Settings == rs[0].Settings && r.Devices == 1 {
-			drawn = append(drawn, r)
-			batch, threads = max(batch, r.Batch), max(threads, r.Threads)
-		}
-	}
-	drawn = slices.DeleteFunc(drawn, func(r bench.Result) bool { return r.Batch != batch || r.Threads != threads })
-	var models, precisions []string
-	values := map[[2]string]float64{}
-	for i := range drawn {
-		r := &drawn[i]
-		model, precision := markedModel(drawn, r, mostLabel), precisionRun(r)
-		if !slices.Contains(models, model) {
-			models = append(models, model)
-		}
-		if !slices.Contains(precisions, precision) {
-			precisions = append(precisions, precision)
-		}
-		values[[2]string{model, precision}] = max(values[[2]string{model, precision}], r.Rate().Median)
-	}
-	if len(values) == 0 || len(models)*len(precisions) > mostBars {
-		return nil, nil
-	}
-	p := newPlot(fmt.Sprintf("images/s at batch %d", batch))
-	for i, precision := range precisions {
-		bars := make(plotter.Values, len(models))
-		for k, m := range models {
-			bars[k] = values[[2]string{m, precision}]
-		}
-		if err := addBars(p, precision, bars, i, len(precisions)); err != nil {
-			return nil, fmt.Errorf("plot throughput: %w", err)
-		}
-	}
-	p.Y.Tick.Marker = plot.TickerFunc(func(low, high float64) []plot.Tick {
-		ticks := plot.DefaultTicks{}.Ticks(low, high)
-		for i := range ticks {
-			if ticks[i].Label != "" {
-				ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', -1, 64)
-			}
-		}
-		return ticks
-	})
-	p.Y.Min = 0
-	p.Y.Max *= 1 + 0.14*float64(len(precisions)) // room for the legend above the bars
-	data, err := drawBars(p, models, len(precisions))
-	if err != nil {
-		return nil, fmt.Errorf("plot throughput: %w", err)
-	}
-	return data, nil
-}
-
-// mostLinesDrawn bounds the scaling plot.
-const mostLinesDrawn = 12
-
-// ScalingPlot draws throughput over the number of devices, in units of one device's, as SVG: a line a network and precision at its largest
-// batch, and whatever else tells figures apart, beside the ideal. Nil where no more than one device was measured.
-func ScalingPlot(rs bench.Results) ([]byte, error) {
-	type line struct {
-		key  bench.Key // of its figure of one device
-		name string
-		xy   plotter.XYs
-	}
-	type place struct{ model, device string }
-	batch := map[place]int{}
-	for _, r := range rs {
-		if r.Devices > 1 {
-			at := place{r.ModelSHA256, r.Device}
-			batch[at] = max(batch[at], r.Batch)
-		}
-	}
-	var lines []line
-	most := 1
-	others := distinctions(rs)
-	for i := range rs {
-		r := &rs[i]
-		e := rs.Efficiency(r, r.Compute == nil)
-		if e == 0 || r.Threads > 0 || r.Batch != batch[place{r.ModelSHA256, r.Device}] {
-			continue
-		}
-		key := rs.Single(r).Key
-		at := slices.IndexFunc(lines, func(l line) bool { return l.key == key })
-		if at < 0 {
-			name := markedModel(rs, r, 20) + " " + precisionRun(r)
-			for _, c := range others {
-				if text := c.text(r); text != "" {
-					name += ", " + shortened(c.name+" "+text, 30)
-				}
-			}
-			at, lines = len(lines), append(lines, line{key: key, name: name})
-		}
-		lines[at].xy = append(lines[at].xy, plotter.XY{X: float64(r.Devices), Y: e * float64(r.Devices)})
-		most = max(most, r.Devices)
-	}
-	lines = slices.DeleteFunc(lines, func(l line) bool { return len(l.xy) < 2 }) // measured on one device only
-	if len(lines) == 0 || len(lines) > mostLinesDrawn {
-		return nil, nil
-	}
-	p := newPlot("times one GPU's images/s")
-	p.X.Label.Text = "GPUs"
-	ideal, err := plotter.NewLine(plotter.XYs{{X: 1, Y: 1}, {X: float64(most), Y: float64(most)}})
-	if err != nil {
-		return nil, fmt.Errorf("plot scaling: %w", err)
-	}
-	ideal.Color, ideal.Dashes = color.Gray{Y: 0x99}, []vg.Length{vg.Points(4), vg.Points(3)}
-	p.Add(ideal)
-	p.Legend.Add("ideal", ideal)
-	for i, l := range lines {
-		drawn, points, err := plotter.NewLinePoints(l.xy)
-		if err != nil {
-			return nil, fmt.Errorf("plot scaling: %w", err)
-		}
-		c := barColours[1:][i%(len(barColours)-1)]
-		drawn.Color, points.Color = c, c
-		drawn.Dashes = []vg.Length{vg.Points(float64(6 - i%3*2)), vg.Points(float64(i % 3))}
-		p.Add(drawn, points)
-		p.Legend.Add(l.name, drawn, points)
-	}
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0.9, float64(most)+0.1, 0, float64(most)*(1.1+0.09*float64(len(lines)+1))
-	var ticks plot.ConstantTicks
-	for n := 1; n <= most; n++ {
-		ticks = append(ticks, plot.Tick{Value: float64(n), Label: strconv.Itoa(n)})
-	}
-	p.X.Tick.Marker = ticks
-	p.Y.Tick.Marker = ticks
-	data, err := svg(p, vg.Points(300), vg.Points(240))
-	if err != nil {
-		return nil, fmt.Errorf("plot scaling: %w", err)
-	}
-	return data, nil
 }

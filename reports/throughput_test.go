@@ -251,6 +251,16 @@ func TestThroughputOfModelsOfOneName(t *testing.T) {
 	require.Contains(t, texts, "alexnet (aaaaaa) INT8")
 	require.Contains(t, texts, "alexnet (012345) INT8")
 
+	// Names that are alike where they are cut off are other models all the same.
+	rs = speeds()[:6]
+	for i := range rs {
+		rs[i].Model = "mobilenet_v3_" + rs[i].Model
+	}
+	bars, err = reports.ThroughputPlot(rs)
+	require.NoError(t, err)
+	names := slices.DeleteFunc(svgTexts(t, bars), func(s string) bool { return s != "mobilenet_v3_…" })
+	require.Len(t, names, 2)
+
 	// Lines of one model in two settings are two as well.
 	rs = speeds()
 	for _, r := range []bench.Result{rs[2], rs[len(rs)-1]} {
