@@ -314,6 +314,67 @@ func TestDerivedFigures(t *testing.T) {
 	require.Equal(t, 2, rs[3].Devices)
 }
 
+// An FP32 engine does not depend on what INT8 falls back on, and on everything else that the engine's name tells.
+func TestBaselines(t *testing.T) {
+	of := func(precision, options string, rate float64) bench.Result {
+		r := result(precision, 1, rate, rate)
+		r.Engine += options
+		return r
+	}
+	const fallback = ", INT8 with FP16"
+	require.Equal(t, "tensorrt 8.6.1, no TF32, tactic sources -CUBLAS", bench.EngineFor("tensorrt 8.6.1, no TF32, INT8 with FP16, tactic sources -CUBLAS", "fp32"))
+	require.Equal(t, "tensorrt 8.6.1, INT8 with FP16", bench.EngineFor("tensorrt 8.6.1, INT8 with FP16", "int8"))
+	for _, x := range []struct {
+		base, int8 string
+		want       float64
+	}{
+		{"", fallback, 4},
+		{fallback, fallback, 4},
+		{fallback, "", 4},
+		{", no TF32", ", no TF32" + fallback, 4},
+		{", no TF32, tactic sources -CUBLAS", ", no TF32" + fallback + ", tactic sources -CUBLAS", 4},
+		{"", ", no TF32" + fallback, 0},
+		{", no TF32", fallback, 0},
+		{", tactic sources -CUBLAS", fallback, 0},
+		{", tactic sources -CUBLAS", fallback + ", tactic sources -CUDNN", 0},
+	} {
+		rs := bench.Results{of("fp32", x.base, 1000), of("int8", x.int8, 4000)}
+		require.InDelta(t, x.want, rs.Speedup(&rs[1]), 1e-12, "%q %q", x.base, x.int8)
+	}
+	rs := bench.Results{of("fp32", "", 1000), of("int8", fallback, 4000)}
+	rs[0].Settings = "builder optimisation level 1"
+	require.Zero(t, rs.Speedup(&rs[1]))
+
+	// Where FP32 was measured beside both, each has its own.
+	rs = bench.Results{of("fp32", fallback, 2000), of("int8", fallback, 4000), of("fp32", "", 1000), of("int8", "", 4000), of("fp16", "", 5000)}
+	for i, want := range []float64{1, 2, 1, 4, 5} {
+		require.InDelta(t, want, rs.Speedup(&rs[i]), 1e-12, i)
+	}
+	require.Equal(t, &rs[4], rs.In(&rs[1], bench.FP16))
+	require.Equal(t, "net int8 with fp16, batch 8", rs[1].Title())
+	require.True(t, rs[1].WithFP16())
+	require.False(t, rs[0].WithFP16(), "it is FP32")
+	require.False(t, rs[3].WithFP16())
+	rs.Sort()
+	var order []string
+	for _, r := range rs {
+		order = append(order, r.Title())
+	}
+	require.Equal(t, []string{"net fp32, batch 8", "net fp32, batch 8", "net fp16, batch 8", "net int8, batch 8", "net int8 with fp16, batch 8"}, order)
+}
+
+func TestModelsOfOneName(t *testing.T) {
+	a, b, c := result("fp32", 1, 10, 5), result("fp32", 1, 10, 5), result("fp32", 1, 10, 5)
+	a.ModelSHA256, b.ModelSHA256, b.EndToEnd.Max = "0123456789ab", "123456789abc", 10
+	b.Compute, c.Model = nil, "other"
+	rs := bench.Results{a, b, c}
+	require.Equal(t, " (012345)", rs.ModelMark(&a))
+	require.Equal(t, " (123456)", rs.ModelMark(&b))
+	require.Empty(t, rs.ModelMark(&c))
+	require.Equal(t, []string{"net (123456) fp32, batch 8: the repeats differ by 100 % of their median"}, rs.Warnings())
+	require.Empty(t, bench.Results{a, c}.ModelMark(&a))
+}
+
 func TestResultFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	_, err := bench.Load(path)

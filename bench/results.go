@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/quantgate/quantgate/engine"
 )
 
 // Result is the speed of one model in one precision, with all that it stands on. Its exported keys are the JSON of result files and reports.
@@ -36,7 +38,7 @@ type FloatLayer struct {
 // Key is what a figure is of: two results with the same key measure the same thing.
 type Key struct {
 	ModelSHA256 string `json:"model_sha256"`
-	Engine      string `json:"engine"` // with its version and the options that change arithmetic
+	Engine      string `json:"engine"` // with its version and the options that change the precision's arithmetic, as EngineFor gives it
 	Device      string `json:"device"`
 	Precision   string `json:"precision"`
 	Batch       int    `json:"batch"`
@@ -87,36 +89,80 @@ func (rs Results) Add(r Result) Results {
 	return append(rs, r)
 }
 
-// Base is the name of the precision that speed-ups are over.
-const Base = "fp32"
+// Precisions as results name them. Speed-ups are over Base.
+const (
+	Base = "fp32"
+	FP16 = string(engine.Half)
+	INT8 = string(engine.Int8)
+)
+
+// EngineFor is the engine of a Key: its name and version without the options that leave engines of the precision as they are.
+func EngineFor(name, precision string) string {
+	if precision == INT8 {
+		return name
+	}
+	return strings.Replace(name, ", "+engine.Int8WithHalf, "", 1)
+}
+
+// WithFP16 reports whether an INT8 engine's layers may run in FP16.
+func (r *Result) WithFP16() bool {
+	return r.Precision == INT8 && strings.Contains(r.Engine, engine.Int8WithHalf)
+}
+
+// In is the figure of the same model in another precision, under the same circumstances; nil where that was not measured.
+func (rs Results) In(r *Result, precision string) *Result {
+	want := r.Key
+	want.Precision, want.Ranges, want.Engine = precision, "", EngineFor(r.Engine, precision)
+	var found *Result
+	for i := range rs {
+		k := rs[i].Key
+		k.Engine = EngineFor(k.Engine, k.Precision) // files of earlier versions name all options
+		if k == want && (found == nil || rs[i].Engine == r.Engine) {
+			found = &rs[i]
+		}
+	}
+	return found
+}
 
 // Speedup is a result's throughput over FP32's of the same model under the same circumstances; 0 where that was not measured.
 func (rs Results) Speedup(r *Result) float64 {
-	k := r.Key
-	k.Precision, k.Ranges = Base, ""
-	base := rs.Find(k)
+	base := rs.In(r, Base)
 	if base == nil {
 		return 0
 	}
 	return r.Rate().Median / base.Rate().Median
 }
 
+// Single is the figure of one device where r is that of several, with as many calls in flight on each; nil where that was not measured.
+func (rs Results) Single(r *Result) *Result {
+	if r.Devices < 1 || r.Parallel%r.Devices != 0 {
+		return nil
+	}
+	k := r.Key
+	k.Devices, k.Parallel = 1, r.Parallel/r.Devices
+	return rs.Find(k)
+}
+
 // Efficiency is the throughput of several devices over that of one, divided by their number; 0 where one was not measured. copies asks for
 // the throughput with copies.
 func (rs Results) Efficiency(r *Result, copies bool) float64 {
-	for _, one := range rs {
-		k := one.Key
-		k.Devices, k.Parallel = r.Devices, one.Parallel*r.Devices // as many calls in flight on each
-		if one.Devices != 1 || k != r.Key {
-			continue
-		}
-		mine, base := r.Rate(), one.Rate()
-		if copies {
-			mine, base = &r.EndToEnd, &one.EndToEnd
-		}
-		return mine.Median / base.Median / float64(r.Devices)
+	one := rs.Single(r)
+	if one == nil {
+		return 0
 	}
-	return 0
+	mine, base := r.Rate(), one.Rate()
+	if copies {
+		mine, base = &r.EndToEnd, &one.EndToEnd
+	}
+	return mine.Median / base.Median / float64(r.Devices)
+}
+
+// ModelMark tells a result's model from another of the same name, by the beginning of its digest; "" where there is none.
+func (rs Results) ModelMark(r *Result) string {
+	if !slices.ContainsFunc(rs, func(x Result) bool { return x.Model == r.Model && x.ModelSHA256 != r.ModelSHA256 }) {
+		return ""
+	}
+	return " (" + r.ModelSHA256[:min(6, len(r.ModelSHA256))] + ")"
 }
 
 // droppedShare is how far below the highest clock of the run a mean clock is told of.
@@ -134,7 +180,7 @@ func (rs Results) Warnings() []string {
 	var out []string
 	for i := range rs {
 		r := &rs[i]
-		what := r.Title()
+		what := rs.title(r)
 		if c := r.Conditions; c != nil {
 			why := ""
 			if len(c.Throttled) > 0 {
@@ -157,9 +203,20 @@ func (rs Results) Warnings() []string {
 	return out
 }
 
+// title names a result among others in messages.
+func (rs Results) title(r *Result) string {
+	marked := *r
+	marked.Model += rs.ModelMark(r)
+	return marked.Title()
+}
+
 // Title names a result in messages.
 func (r *Result) Title() string {
-	s := fmt.Sprintf("%s %s, batch %d", r.Model, r.Precision, r.Batch)
+	s := r.Model + " " + r.Precision
+	if r.WithFP16() {
+		s += " with fp16"
+	}
+	s += fmt.Sprintf(", batch %d", r.Batch)
 	switch {
 	case r.Devices > 1:
 		s += fmt.Sprintf(", %d devices", r.Devices)
@@ -171,7 +228,8 @@ func (r *Result) Title() string {
 	return s
 }
 
-// Sort orders results by device and engine, then batch, devices and threads; models and precisions keep the order they were measured in.
+// Sort orders results by device and engine, then batch, devices and threads; models and precisions keep the order they were measured in. Engines
+// that are one in FP32 are one here, so that each INT8 stands below what it is compared with.
 func (rs Results) Sort() {
 	place := map[string]int{}
 	for _, r := range rs {
@@ -181,16 +239,16 @@ func (rs Results) Sort() {
 			}
 		}
 	}
-	rank := map[string]int{"fp32": -3, "fp16": -2, "int8": -1}
+	rank := map[string]int{Base: -3, FP16: -2, INT8: -1}
 	for p, n := range rank {
 		place["precision "+p] = n
 	}
 	slices.SortStableFunc(rs, func(a, b Result) int {
 		return cmp.Or(
-			cmp.Compare(a.Device, b.Device), cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Batch, b.Batch),
+			cmp.Compare(a.Device, b.Device), cmp.Compare(EngineFor(a.Engine, Base), EngineFor(b.Engine, Base)), cmp.Compare(a.Batch, b.Batch),
 			cmp.Compare(a.Devices, b.Devices), cmp.Compare(a.Threads, b.Threads),
 			cmp.Compare(place["model "+a.Model+a.ModelSHA256], place["model "+b.Model+b.ModelSHA256]),
-			cmp.Compare(place["precision "+a.Precision], place["precision "+b.Precision]),
+			cmp.Compare(place["precision "+a.Precision], place["precision "+b.Precision]), cmp.Compare(a.Engine, b.Engine),
 		)
 	})
 }
@@ -248,7 +306,7 @@ func parse(data []byte) (Results, error) {
 			}
 		}
 		if r.Model == "" || r.ModelSHA256 == "" || r.Precision == "" || r.Batch < 1 || r.Devices < 1 {
-			return nil, fmt.Errorf("result %d: %w", i, errors.New("model, precision, batch or devices are missing"))
+			return nil, fmt.Errorf("result %d: model, precision, batch or devices are missing", i)
 		}
 	}
 	return f.Results, nil

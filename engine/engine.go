@@ -117,6 +117,10 @@ type Copier interface {
 	Spent() (copying, computing time.Duration)
 }
 
+// Int8WithHalf is the option in a Quantizer's Version that lets layers of INT8 engines run in FP16 where INT8 is not to be had or slower. It
+// leaves engines of other precisions as they are.
+const Int8WithHalf = "INT8 with FP16"
+
 // Optimizer is a Backend that rewrites a model before it runs it, and shows what it made of it.
 type Optimizer interface {
 	Backend
@@ -144,7 +148,7 @@ type Concurrent interface {
 type Backend interface {
 	// Name is the engine's short name as the --engine flag spells it, for example "ort".
 	Name() string
-	// Version is the version of the engine's library.
+	// Version is the version of the engine's library, with the options that change arithmetic, such as Int8WithHalf, behind commas.
 	Version() string
 	// Open loads a model. The error names the model and wraps ErrUnavailable where the engine cannot run at all.
 	Open(ctx context.Context, m Model, o Options) (Session, error)

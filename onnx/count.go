@@ -120,14 +120,3 @@ func multiplyAdds(n *pb.NodeProto, shape func(string) tensor.Shape) int64 {
 	p := product(append(slices.Clone(outer), inner...))
 	return max(p, -1)
 }
-
-// NodesOf lists the names of the nodes of some operator types, in graph order: which layers of a network are LRN, say.
-func (m *Model) NodesOf(ops ...string) []string {
-	var names []string
-	for _, n := range m.proto.GetGraph().GetNode() {
-		if isOp(n, ops...) {
-			names = append(names, label(n))
-		}
-	}
-	return names
-}

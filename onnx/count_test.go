@@ -123,11 +123,6 @@ func TestCountOfScalarWeight(t *testing.T) {
 	require.ErrorContains(t, err, "its shape cannot be told")
 }
 
-func TestNodesOf(t *testing.T) {
-	require.Equal(t, []string{"conv", "y"}, classifier().model(t).NodesOf("Gemm", "Conv"))
-	require.Empty(t, classifier().model(t).NodesOf("LRN"))
-}
-
 // squeezenet1_1 of torchvision: num_params 1,235,496 and _ops 0.349 (10^9 multiply-adds) in the metadata of its weights.
 func TestCountOfSqueezenet(t *testing.T) {
 	m, err := Load(shared(t, "imagenet", "models", "squeezenet1.1.onnx"))

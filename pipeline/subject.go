@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -56,7 +57,8 @@ func NewSubject(name, output string, m *onnx.Model) (*Subject, error) {
 
 // Ranges say what a subject's INT8 stands on.
 type Ranges struct {
-	Cache string // calibration cache to read; "" observes random images
+	CacheFile string // calibration cache; "" observes random images
+	Cache     []byte // its content
 	// Random makes images for a model's input of the given shape.
 	Random func(shape tensor.Shape) (*tensor.Tensor, error)
 	// Kept is where a Quantizer's cache of random images is kept, so that its engine need not be built anew; "" keeps none.
@@ -67,21 +69,17 @@ type Ranges struct {
 const RandomRanges = "random images: for speed only"
 
 // Basis says in a few words what a precision's ranges are, "" for one that has none. Equal words mean equal ranges.
-func (s *Subject) Basis(precision string, r Ranges) (string, error) {
+func (s *Subject) Basis(precision string, r Ranges) string {
 	switch {
 	case precision != INT8:
-		return "", nil
+		return ""
 	case s.model.UsesQDQ():
-		return "the model's own Q/DQ pairs", nil
-	case r.Cache == "":
-		return RandomRanges, nil
+		return "the model's own Q/DQ pairs"
+	case r.CacheFile == "":
+		return RandomRanges
 	}
-	data, err := os.ReadFile(r.Cache)
-	if err != nil {
-		return "", fmt.Errorf("read calibration cache: %w", err)
-	}
-	sum := sha256.Sum256(data)
-	return fmt.Sprintf("cache %s, sha256 %s", filepath.Base(r.Cache), hex.EncodeToString(sum[:6])), nil
+	sum := sha256.Sum256(r.Cache)
+	return fmt.Sprintf("cache %s, sha256 %s", filepath.Base(r.CacheFile), hex.EncodeToString(sum[:6]))
 }
 
 // Lower makes what an engine opens to run the subject in fp32, fp16 or int8: on a Quantizer the model as it is with the precision to lower it
@@ -120,12 +118,8 @@ func (s *Subject) Lower(ctx context.Context, b engine.Backend, precision string,
 
 // engineCache is the cache that a Quantizer's INT8 engine stands on.
 func (s *Subject) engineCache(ctx context.Context, q engine.Quantizer, r Ranges) ([]byte, error) {
-	if r.Cache != "" {
-		data, err := os.ReadFile(r.Cache)
-		if err != nil {
-			return nil, fmt.Errorf("read calibration cache: %w", err)
-		}
-		return data, nil
+	if r.CacheFile != "" {
+		return r.Cache, nil
 	}
 	if r.Kept != "" {
 		if kept, err := os.ReadFile(r.Kept); err == nil {
@@ -144,7 +138,9 @@ func (s *Subject) engineCache(ctx context.Context, q engine.Quantizer, r Ranges)
 		x = nil
 		return out, nil
 	}
-	cache, err := q.Calibrate(ctx, s.base.model, engine.Calibration{Batch: int(x.Shape[0]), Outputs: []string{s.base.logits}, Next: next})
+	m := s.base.model
+	m.Name = s.Name + " " + INT8
+	cache, err := q.Calibrate(ctx, m, engine.Calibration{Batch: int(x.Shape[0]), Outputs: []string{s.base.logits}, Next: next})
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +173,12 @@ func (s *Subject) withQDQ(ctx context.Context, b engine.Backend, r Ranges) (cand
 		return candidate{}, err
 	}
 	var amax map[string]float32
-	if r.Cache != "" {
-		cache, _, err := calib.ReadFile(r.Cache)
+	if r.CacheFile != "" {
+		format, err := calib.Detect(r.Cache)
+		if err != nil {
+			return candidate{}, fmt.Errorf("read calibration cache %s: %w", r.CacheFile, err)
+		}
+		cache, err := calib.Read(bytes.NewReader(r.Cache), r.CacheFile, format)
 		if err != nil {
 			return candidate{}, err
 		}

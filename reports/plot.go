@@ -94,11 +94,14 @@ func addBars(p *plot.Plot, name string, values plotter.Values, i, n int) error {
 	return nil
 }
 
+// mostLabel is how many characters of a group's name fit below it.
+const mostLabel = 14
+
 // drawBars draws groups of n bars as SVG.
 func drawBars(p *plot.Plot, groups []string, n int) ([]byte, error) {
 	labels := make([]string, len(groups))
 	for i, name := range groups {
-		labels[i] = shortened(name, 14)
+		labels[i] = shortened(name, mostLabel)
 	}
 	p.NominalX(labels...)
 	p.X.Min, p.X.Max = -0.55, float64(len(groups))-0.45 // half a group at either end, for the labels

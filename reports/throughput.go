@@ -3,32 +3,23 @@ package reports
 import (
 	"encoding/csv"
 	"fmt"
-	"image/color"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/bench"
 )
 
+// speedColumn is a column of the table of figures.
+type speedColumn struct {
+	name string
+	text func(r *bench.Result) string // "" where there is nothing to tell
+}
+
 // throughputTable is one figure a row; columns in which nothing was measured are left out.
 func throughputTable(rs bench.Results) table {
-	type column struct {
-		name string
-		text func(r *bench.Result) string // "" where there is nothing to tell
-	}
-	rate := func(r *bench.Rate) string {
-		if r == nil {
-			return ""
-		}
-		return perSecond(r.Median)
-	}
 	milli := func(s float64) string { return strconv.FormatFloat(1e3*s, 'f', 3, 64) }
 	times := func(v float64) string {
 		if v == 0 {
@@ -36,12 +27,12 @@ func throughputTable(rs bench.Results) table {
 		}
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	}
-	condition := func(f func(c *bench.Conditions) float64, digits int) func(*bench.Result) string {
+	condition := func(f func(c *bench.Conditions) float64) func(*bench.Result) string {
 		return func(r *bench.Result) string {
 			if r.Conditions == nil || f(r.Conditions) == 0 {
 				return ""
 			}
-			return strconv.FormatFloat(f(r.Conditions), 'f', digits, 64)
+			return strconv.FormatFloat(f(r.Conditions), 'f', 0, 64)
 		}
 	}
 	scaling := func(copies bool) func(r *bench.Result) string {
@@ -55,34 +46,10 @@ func throughputTable(rs bench.Results) table {
 			return ""
 		}
 	}
-	several := func(of func(r *bench.Result) string) bool {
-		return slices.ContainsFunc(rs, func(r bench.Result) bool { return of(&r) != of(&rs[0]) })
-	}
-	device := func(r *bench.Result) string { return r.Device }
-	engine := func(r *bench.Result) string { return r.Engine }
-	columns := []column{{"network", func(r *bench.Result) string { return r.Model }}, {"precision", func(r *bench.Result) string { return accuracy.DisplayName(r.Precision) }}}
-	if several(device) {
-		columns = append(columns, column{"device", device})
-	}
-	if several(engine) {
-		columns = append(columns, column{"engine", engine})
-	}
-	// What tells two rows apart stands in the table where it is not the same in all.
-	if settings := func(r *bench.Result) string { return r.Settings }; several(settings) {
-		columns = append(columns, column{"settings", settings})
-	}
-	if ranges := func(r *bench.Result) string { return r.Ranges }; slices.ContainsFunc(rs, func(r bench.Result) bool {
-		return slices.ContainsFunc(rs, func(x bench.Result) bool {
-			return r.Ranges != x.Ranges && r.ModelSHA256 == x.ModelSHA256 && r.Precision == x.Precision
-		})
-	}) {
-		columns = append(columns, column{"ranges", ranges})
-	}
-	if inFlight := func(r *bench.Result) string { return strconv.Itoa(r.Parallel / max(1, r.Devices)) }; several(inFlight) {
-		columns = append(columns, column{"in flight", inFlight})
-	}
+	columns := []speedColumn{{"network", func(r *bench.Result) string { return r.Model + rs.ModelMark(r) }}, {"precision", precisionRun}}
+	columns = append(columns, distinctions(rs)...)
 	left := len(columns)
-	columns = append(columns, []column{
+	columns = append(columns, []speedColumn{
 		{"batch", func(r *bench.Result) string { return strconv.Itoa(r.Batch) }},
 		{"GPUs", func(r *bench.Result) string {
 			if r.Threads > 0 {
@@ -91,7 +58,7 @@ func throughputTable(rs bench.Results) table {
 			return strconv.Itoa(r.Devices)
 		}},
 		{"threads", func(r *bench.Result) string { return strings.TrimPrefix(strconv.Itoa(r.Threads), "0") }},
-		{"images/s", func(r *bench.Result) string { return rate(r.Rate()) }},
+		{"images/s", func(r *bench.Result) string { return perSecond(r.Rate().Median) }},
 		{"least", func(r *bench.Result) string { return perSecond(r.Rate().Min) }},
 		{"most", func(r *bench.Result) string { return perSecond(r.Rate().Max) }},
 		{"speed-up", func(r *bench.Result) string { return times(rs.Speedup(r)) }},
@@ -100,15 +67,15 @@ func throughputTable(rs bench.Results) table {
 			if r.Compute == nil {
 				return ""
 			}
-			return rate(&r.EndToEnd)
+			return perSecond(r.EndToEnd.Median)
 		}},
 		{"scaling % with copies", scaling(true)},
 		{"p50 ms", func(r *bench.Result) string { return milli(r.Latency.P50) }},
 		{"p90", func(r *bench.Result) string { return milli(r.Latency.P90) }},
 		{"p99", func(r *bench.Result) string { return milli(r.Latency.P99) }},
-		{"MHz", condition(func(c *bench.Conditions) float64 { return c.ClockMHz }, 0)},
-		{"W", condition(func(c *bench.Conditions) float64 { return c.PowerWatts }, 0)},
-		{"°C", condition(func(c *bench.Conditions) float64 { return float64(c.TemperatureC) }, 0)},
+		{"MHz", condition(func(c *bench.Conditions) float64 { return c.ClockMHz })},
+		{"W", condition(func(c *bench.Conditions) float64 { return c.PowerWatts })},
+		{"°C", condition(func(c *bench.Conditions) float64 { return float64(c.TemperatureC) })},
 		{"images/s/W", func(r *bench.Result) string { return times(r.ImagesPerJoule()) }},
 	}...)
 	t := table{left: left, rows: make([][]string, len(rs))}
@@ -133,6 +100,74 @@ func throughputTable(rs bench.Results) table {
 	return t
 }
 
+// precisionRun is a figure's precision as it is printed.
+func precisionRun(r *bench.Result) string {
+	name := accuracy.DisplayName(r.Precision)
+	if r.WithFP16() {
+		name += " with FP16"
+	}
+	return name
+}
+
+// distinctions are the columns, beside network, precision, batch and the number of devices or threads, that tell figures apart: those that
+// are not the same in all.
+func distinctions(rs bench.Results) []speedColumn {
+	var columns []speedColumn
+	add := func(name string, text func(r *bench.Result) string) {
+		if slices.ContainsFunc(rs, func(r bench.Result) bool { return text(&r) != text(&rs[0]) }) {
+			columns = append(columns, speedColumn{name, text})
+		}
+	}
+	add("device", func(r *bench.Result) string { return r.Device })
+	add("engine", engineDifference(rs))
+	add("settings", func(r *bench.Result) string { return r.Settings })
+	// Each model, and INT8 alone, has its ranges: they tell figures apart where those of one model differ.
+	if slices.ContainsFunc(rs, func(r bench.Result) bool {
+		return slices.ContainsFunc(rs, func(x bench.Result) bool {
+			return r.Ranges != x.Ranges && r.ModelSHA256 == x.ModelSHA256 && r.Precision == x.Precision
+		})
+	}) {
+		add("ranges", func(r *bench.Result) string { return r.Ranges })
+	}
+	add("in flight", func(r *bench.Result) string { return strconv.Itoa(r.Parallel / max(1, r.Devices)) })
+	return columns
+}
+
+// apart says behind commas what else than network, precision, batch and number of devices tells a figure from the others.
+func apart(rs bench.Results) func(r *bench.Result) string {
+	columns := distinctions(rs)
+	return func(r *bench.Result) string {
+		var b strings.Builder
+		for _, c := range columns {
+			if text := c.text(r); text != "" {
+				fmt.Fprintf(&b, ", %s %s", c.name, text)
+			}
+		}
+		return b.String()
+	}
+}
+
+// engineDifference gives what of a figure's engine is not in the engines of all: its version or some options. The device and what the
+// precision's name says are left out.
+func engineDifference(rs bench.Results) func(r *bench.Result) string {
+	parts := func(r *bench.Result) []string {
+		list := strings.Split(bench.EngineFor(r.Engine, bench.Base), ", ")
+		list[0] = strings.TrimSuffix(list[0], " on "+r.Device)
+		return list
+	}
+	var common []string // in all
+	for i := range rs {
+		if list := parts(&rs[i]); i == 0 {
+			common = list
+		} else {
+			common = slices.DeleteFunc(common, func(s string) bool { return !slices.Contains(list, s) })
+		}
+	}
+	return func(r *bench.Result) string {
+		return strings.Join(slices.DeleteFunc(parts(r), func(s string) bool { return slices.Contains(common, s) }), ", ")
+	}
+}
+
 // perSecond prints a rate with four significant digits at least.
 func perSecond(v float64) string {
 	digits := 0
@@ -151,7 +186,7 @@ func throughputNotes(rs bench.Results) []string {
 		}
 	}
 	for _, r := range rs {
-		add(fmt.Sprintf("%s: %s", r.Device, r.Engine))
+		add(fmt.Sprintf("%s: %s", r.Device, bench.EngineFor(r.Engine, bench.Base))) // a precision's name tells the rest
 	}
 	switch {
 	case len(rs) == 0:
@@ -160,35 +195,79 @@ func throughputNotes(rs bench.Results) []string {
 	default:
 		add("images/s are medians; latency is that of one call with no other in flight")
 	}
-	for _, r := range rs {
-		if r.Ranges != "" {
-			add(fmt.Sprintf("%s: INT8 ranges from %s", r.Model, r.Ranges))
-		}
-	}
-	for _, r := range rs {
-		if len(r.Float) == 0 {
+	var bases []string
+	models := map[string][]string{} // whose ranges are so
+	for i := range rs {
+		r := &rs[i]
+		name := r.Model + rs.ModelMark(r)
+		if r.Ranges == "" || slices.Contains(models[r.Ranges], name) {
 			continue
 		}
+		if models[r.Ranges] == nil {
+			bases = append(bases, r.Ranges)
+		}
+		models[r.Ranges] = append(models[r.Ranges], name)
+	}
+	for _, ranges := range bases {
+		add(fmt.Sprintf("%s: INT8 ranges from %s", strings.Join(models[ranges], ", "), ranges))
+	}
+	others := apart(rs)
+	for i := range rs {
+		r := &rs[i]
+		if r.Devices > 1 && rs.Single(r) != nil {
+			continue // they run the same plan
+		}
+		if text := int8Notes(rs, r); text != "" {
+			add(fmt.Sprintf("%s%s %s, batch %d%s: %s", r.Model, rs.ModelMark(r), precisionRun(r), r.Batch, others(r), text))
+		}
+	}
+	return lines
+}
+
+// int8Notes names the layers of an INT8 engine that do not run in INT8, and says so where FP16 is faster; "" where there is nothing to tell.
+func int8Notes(rs bench.Results, r *bench.Result) string {
+	if r.Precision != bench.INT8 {
+		return ""
+	}
+	var parts []string
+	half := rs.In(r, bench.FP16)
+	slower := half != nil && r.Rate().Max < half.Rate().Min // in every repeat, so not by chance
+	if slower {
+		parts = append(parts, fmt.Sprintf("slower than FP16 (%s images/s against %s)", perSecond(r.Rate().Median), perSecond(half.Rate().Median)))
+	}
+	if len(r.Float) > 0 {
 		total := 0
 		for _, n := range r.Layers {
 			total += n
 		}
-		const named = 8
-		var names []string
-		for i, l := range r.Float {
-			if i == named {
-				names = append(names, fmt.Sprintf("and %d more", len(r.Float)-named))
-				break
-			}
-			what := l.Name
-			if l.Type != "" {
-				what = l.Type + " " + l.Name
-			}
-			names = append(names, fmt.Sprintf("%s (%s)", what, accuracy.DisplayName(l.Precision)))
-		}
-		add(fmt.Sprintf("%s INT8, batch %d: %d of %d layers do not run in INT8: %s", r.Model, r.Batch, len(r.Float), total, strings.Join(names, ", ")))
+		parts = append(parts, fmt.Sprintf("%d of %d layers do not run in INT8: %s", len(r.Float), total, floatLayers(r.Float)))
 	}
-	return lines
+	inFP32 := slices.ContainsFunc(r.Float, func(l bench.FloatLayer) bool { return l.Precision == bench.Base })
+	given := slices.ContainsFunc(rs, func(x bench.Result) bool {
+		return x.WithFP16() && x.ModelSHA256 == r.ModelSHA256 && x.Batch == r.Batch && x.Device == r.Device
+	})
+	if slower && inFP32 && !given {
+		parts = append(parts, "--int8-fp16 lets those in FP32 run in FP16")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// floatLayers lists layers with what they run in.
+func floatLayers(layers []bench.FloatLayer) string {
+	const named = 8
+	var names []string
+	for i, l := range layers {
+		if i == named {
+			names = append(names, fmt.Sprintf("and %d more", len(layers)-named))
+			break
+		}
+		what := l.Name
+		if l.Type != "" {
+			what = l.Type + " " + l.Name
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", what, accuracy.DisplayName(l.Precision)))
+	}
+	return strings.Join(names, ", ")
 }
 
 // ThroughputFormats are the formats of Throughput.
@@ -265,128 +344,4 @@ func throughputCSV(w io.Writer, rs bench.Results) error {
 		})
 	}
 	return c.WriteAll(rows)
-}
-
-// ThroughputPlot draws bars of every network and precision as SVG: on one device, at the largest batch and number of threads. Nil where
-// there is nothing to draw, or too much.
-func ThroughputPlot(rs bench.Results) ([]byte, error) {
-	batch, threads := 0, 0
-	for _, r := range rs {
-		if r.Device == rs[0].Device && r.Engine == rs[0].Engine && r.Settings == rs[0].Settings && r.Devices == 1 {
-			batch, threads = max(batch, r.Batch), max(threads, r.Threads)
-		}
-	}
-	var models, precisions []string
-	values := map[[2]string]float64{}
-	for _, r := range rs {
-		if r.Device != rs[0].Device || r.Engine != rs[0].Engine || r.Settings != rs[0].Settings || r.Devices != 1 || r.Batch != batch || r.Threads != threads {
-			continue
-		}
-		if !slices.Contains(models, r.Model) {
-			models = append(models, r.Model)
-		}
-		if !slices.Contains(precisions, r.Precision) {
-			precisions = append(precisions, r.Precision)
-		}
-		values[[2]string{r.Model, r.Precision}] = r.Rate().Median
-	}
-	if len(values) == 0 || len(models)*len(precisions) > mostBars {
-		return nil, nil
-	}
-	p := newPlot(fmt.Sprintf("images/s at batch %d", batch))
-	for i, precision := range precisions {
-		bars := make(plotter.Values, len(models))
-		for k, m := range models {
-			bars[k] = values[[2]string{m, precision}]
-		}
-		if err := addBars(p, accuracy.DisplayName(precision), bars, i, len(precisions)); err != nil {
-			return nil, fmt.Errorf("plot throughput: %w", err)
-		}
-	}
-	p.Y.Tick.Marker = plot.TickerFunc(func(low, high float64) []plot.Tick {
-		ticks := plot.DefaultTicks{}.Ticks(low, high)
-		for i := range ticks {
-			if ticks[i].Label != "" {
-				ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', -1, 64)
-			}
-		}
-		return ticks
-	})
-	p.Y.Min = 0
-	p.Y.Max *= 1 + 0.14*float64(len(precisions)) // room for the legend above the bars
-	data, err := drawBars(p, models, len(precisions))
-	if err != nil {
-		return nil, fmt.Errorf("plot throughput: %w", err)
-	}
-	return data, nil
-}
-
-// mostLinesDrawn bounds the scaling plot.
-const mostLinesDrawn = 12
-
-// ScalingPlot draws throughput over the number of devices, in units of one device's, as SVG: a line a network and precision at its largest
-// batch, beside the ideal. Nil where no more than one device was measured.
-func ScalingPlot(rs bench.Results) ([]byte, error) {
-	type line struct {
-		name string
-		xy   plotter.XYs
-	}
-	batch := map[string]int{}
-	for _, r := range rs {
-		if r.Devices > 1 {
-			batch[r.Model+r.Device] = max(batch[r.Model+r.Device], r.Batch)
-		}
-	}
-	var lines []line
-	most := 1
-	for i := range rs {
-		r := &rs[i]
-		e := rs.Efficiency(r, r.Compute == nil)
-		if e == 0 || r.Threads > 0 || r.Batch != batch[r.Model+r.Device] {
-			continue
-		}
-		name := shortened(r.Model, 20) + " " + accuracy.DisplayName(r.Precision)
-		at := slices.IndexFunc(lines, func(l line) bool { return l.name == name })
-		if at < 0 {
-			at, lines = len(lines), append(lines, line{name: name})
-		}
-		lines[at].xy = append(lines[at].xy, plotter.XY{X: float64(r.Devices), Y: e * float64(r.Devices)})
-		most = max(most, r.Devices)
-	}
-	lines = slices.DeleteFunc(lines, func(l line) bool { return len(l.xy) < 2 }) // measured on one device only
-	if len(lines) == 0 || len(lines) > mostLinesDrawn {
-		return nil, nil
-	}
-	p := newPlot("times one GPU's images/s")
-	p.X.Label.Text = "GPUs"
-	ideal, err := plotter.NewLine(plotter.XYs{{X: 1, Y: 1}, {X: float64(most), Y: float64(most)}})
-	if err != nil {
-		return nil, fmt.Errorf("plot scaling: %w", err)
-	}
-	ideal.Color, ideal.Dashes = color.Gray{Y: 0x99}, []vg.Length{vg.Points(4), vg.Points(3)}
-	p.Add(ideal)
-	p.Legend.Add("ideal", ideal)
-	for i, l := range lines {
-		drawn, points, err := plotter.NewLinePoints(l.xy)
-		if err != nil {
-			return nil, fmt.Errorf("plot scaling: %w", err)
-		}
-		c := barColours[1:][i%(len(barColours)-1)]
-		drawn.Color, points.Color = c, c
-		drawn.Dashes = []vg.Length{vg.Points(float64(6 - i%3*2)), vg.Points(float64(i % 3))}
-		p.Add(drawn, points)
-		p.Legend.Add(l.name, drawn, points)
-	}
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0.9, float64(most)+0.1, 0, float64(most)*(1.1+0.09*float64(len(lines)+1))
-	var ticks plot.ConstantTicks
-	for n := 1; n <= most; n++ {
-		ticks = append(ticks, plot.Tick{Value: float64(n), Label: strconv.Itoa(n)})
-	}
-	p.X.Tick.Marker = ticks
-	p.Y.Tick.Marker = ticks
-	data, err := svg(p, vg.Points(300), vg.Points(240))
-	if err != nil {
-		return nil, fmt.Errorf("plot scaling: %w", err)
-	}
-	return data, nil
 }

@@ -96,7 +96,7 @@ func (b *Backend) Version() string {
 		v += ", no TF32"
 	}
 	if b.opts.INT8FP16 {
-		v += ", INT8 with FP16"
+		v += ", " + engine.Int8WithHalf
 	}
 	if b.opts.TacticSources != "" {
 		v += ", tactic sources " + b.opts.TacticSources
@@ -152,34 +152,26 @@ func (b *Backend) openPlan(ctx context.Context, m engine.Model, o engine.Options
 	default:
 		return nil, nil, fmt.Errorf("unknown precision %q", o.Precision)
 	}
-	r, keep := b.recipe(m, o)
-	if keep {
-		if kept := b.plans.load(r); kept != nil {
-			s, err := b.load(modelName(m), kept, o)
-			if err == nil {
-				return s, kept, nil
-			}
-			b.log.note(LevelWarn, fmt.Sprintf("%s: the kept plan does not load, building it anew: %v", modelName(m), err))
+	if kept := b.kept(m, o); kept != nil {
+		s, err := b.load(modelName(m), kept, o)
+		if err == nil {
+			return s, kept, nil
 		}
+		b.log.note(LevelWarn, fmt.Sprintf("%s: the kept plan does not load, building it anew: %v", modelName(m), err))
 	}
 	built, err := b.build(ctx, m, o, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	if keep {
-		b.plans.store(r, built)
-	}
+	b.keep(m, o, built)
 	s, err := b.load(modelName(m), built, o)
 	return s, built, err
 }
 
 // Plan returns the plan that is kept of a model, as TensorRT serialised it, for other programs to load.
 func (b *Backend) Plan(m engine.Model, o engine.Options) ([]byte, error) {
-	r, keep := b.recipe(m, o)
-	if keep {
-		if kept := b.plans.load(r); kept != nil {
-			return kept.data, nil
-		}
+	if kept := b.kept(m, o); kept != nil {
+		return kept.data, nil
 	}
 	return nil, fmt.Errorf("model %s: no plan of it is kept", modelName(m))
 }
@@ -197,9 +189,7 @@ func (b *Backend) Calibrate(ctx context.Context, m engine.Model, c engine.Calibr
 		return nil, fmt.Errorf("model %s: calibrate: %w", modelName(m), err)
 	}
 	o.Cache = k.written
-	if r, keep := b.recipe(m, o); keep {
-		b.plans.store(r, built)
-	}
+	b.keep(m, o, built)
 	return k.written, nil
 }
 
@@ -253,9 +243,11 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 		return nil, err
 	}
 	path := b.plans.timingPath(b)
-	timing, err := b.setTimings(config, b.plans.timings(path))
+	earlier := b.plans.timings(path)
+	timing, err := b.setTimings(config, earlier)
 	if err != nil {
 		b.log.note(LevelWarn, fmt.Sprintf("kernel timings in %s are not used: %v", path, err))
+		earlier = nil
 		if timing, err = config.SetTimingCache(nil); err != nil {
 			return nil, err
 		}
@@ -305,7 +297,7 @@ func (b *Backend) build(ctx context.Context, m engine.Model, o engine.Options, k
 	}
 	b.log.note(LevelInfo, fmt.Sprintf("%s: built in %.1f s", modelName(m), time.Since(began).Seconds()))
 	if timings, err := timing.Bytes(); err == nil {
-		b.plans.storeTimings(path, timings)
+		b.plans.storeTimings(path, earlier, timings)
 	}
 	return &plan{outputs, data}, nil
 }

@@ -159,3 +159,19 @@ func TestDevices(t *testing.T) {
 	require.Equal(t, 901, r.ClockMHz, "the sensors are in the group's order")
 	require.Equal(t, []string{"SW power cap", "SW thermal slowdown"}, r.Throttled)
 }
+
+// A driver that lacks functions tells less; only what finds a GPU and reads its clocks must be there.
+func TestOldManagementLibrary(t *testing.T) {
+	lib := trttest.Build(t, 8601, "-DOLD_NVML")
+	all, err := trt.Devices(lib)
+	require.NoError(t, err)
+	require.NoError(t, all[0].Problem)
+	require.Equal(t, trt.Reading{ClockMHz: 1980, MemoryClockMHz: 2619}, all[0].State)
+	require.Zero(t, all[0].Limits)
+	require.Empty(t, all[0].Driver)
+
+	lib = trttest.Build(t, 8601, "-DOLD_NVML", "-DnvmlDeviceGetClockInfo=renamed")
+	all, err = trt.Devices(lib)
+	require.NoError(t, err)
+	require.ErrorContains(t, all[0].Problem, "nvmlDeviceGetClockInfo")
+}

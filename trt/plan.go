@@ -31,6 +31,7 @@ type recipe struct {
 	Level     string
 	Library   string
 	GPU       string
+	Timings   string // origin of the timings in Options.TimingCache; "" for quantgate's own
 }
 
 // plans keeps plans and timings in a folder. A folder that cannot be written costs time, never a result.
@@ -51,14 +52,16 @@ func openPlans(o Options, log *relay) plans {
 	return plans{dir: dir, log: log}
 }
 
-// recipe describes the plan of a model; one that lies in several files, given by its path, has none, and is built each time.
+// recipe describes the plan of a model. There is none, and the model is built, where it lies in several files, given by its path, and where
+// the file of timings that was named is yet to be made.
 func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 	if m.Data == nil {
 		return recipe{}, false
 	}
 	r := recipe{
-		Format: 2, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(o),
-		TF32: !b.opts.NoTF32 && !o.NoFusion && !o.NoTF32, INT8FP16: b.opts.INT8FP16, Workspace: b.opts.Workspace, Tactics: b.opts.TacticSources,
+		Format: 3, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(o),
+		TF32: !b.opts.NoTF32 && !o.NoFusion && !o.NoTF32, INT8FP16: b.opts.INT8FP16 && o.Precision == engine.Int8,
+		Workspace: b.opts.Workspace, Tactics: b.opts.TacticSources,
 		Library: b.lib.Version.String(), GPU: fmt.Sprintf("%s %d.%d", b.device.Name, b.device.Major, b.device.Minor),
 	}
 	if b.opts.Leveled {
@@ -66,6 +69,13 @@ func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 	}
 	if o.Cache != nil {
 		r.Cache = digest(o.Cache)
+	}
+	if b.opts.TimingCache != "" {
+		timings, err := os.ReadFile(b.opts.TimingCache)
+		if err != nil || len(timings) == 0 {
+			return recipe{}, false // they are still to be measured
+		}
+		r.Timings = b.plans.origin(timings)
 	}
 	return r, true
 }
@@ -113,6 +123,22 @@ func (p plans) load(r recipe) *plan {
 	return nil
 }
 
+// kept is the plan that is kept of a model, or nil.
+func (b *Backend) kept(m engine.Model, o engine.Options) *plan {
+	r, ok := b.recipe(m, o)
+	if !ok {
+		return nil
+	}
+	return b.plans.load(r)
+}
+
+// keep keeps a plan that was just built. Its recipe is made now, because building it may have made the file of timings.
+func (b *Backend) keep(m engine.Model, o engine.Options, built *plan) {
+	if r, ok := b.recipe(m, o); ok {
+		b.plans.store(r, built)
+	}
+}
+
 func (p plans) store(r recipe, built *plan) {
 	if p.dir == "" {
 		return
@@ -151,11 +177,31 @@ func (p plans) timings(path string) []byte {
 	return data
 }
 
-func (p plans) storeTimings(path string, data []byte) {
-	if path == "" {
+// storeTimings keeps the timings that a build left; before are those it began with.
+func (p plans) storeTimings(path string, before, after []byte) {
+	if path == "" || bytes.Equal(before, after) {
 		return
 	}
-	if err := renameio.WriteFile(path, data, 0o644); err != nil {
+	err := renameio.WriteFile(path, after, 0o644)
+	if err == nil && p.dir != "" && len(before) > 0 {
+		err = renameio.WriteFile(p.originFile(after), []byte(p.origin(before)), 0o644)
+	}
+	if err != nil {
 		p.log.note(LevelWarn, fmt.Sprintf("kernel timings are not kept: %v", err))
 	}
+}
+
+// origin is the digest of the timings that these grew from, build by build. A build adds timings and changes none, so a plan stands on all
+// timings that have its own's origin.
+func (p plans) origin(timings []byte) string {
+	if p.dir != "" {
+		if first, err := os.ReadFile(p.originFile(timings)); err == nil {
+			return string(first)
+		}
+	}
+	return digest(timings)
+}
+
+func (p plans) originFile(timings []byte) string {
+	return filepath.Join(p.dir, digest(timings)+".origin")
 }

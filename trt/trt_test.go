@@ -491,13 +491,17 @@ func TestPlansAreKept(t *testing.T) {
 	require.Equal(t, 0, builds(with(same), engine.Options{}, trttest.Model), "the second run builds nothing")
 	for name, change := range map[string]func(*trt.Options){
 		"batch": func(o *trt.Options) { o.Batch = 5 }, "tf32": func(o *trt.Options) { o.NoTF32 = true }, "workspace": func(o *trt.Options) { o.Workspace = 1 << 20 },
-		"tactics": func(o *trt.Options) { o.TacticSources = "-CUDNN,+CUBLAS" }, "level": func(o *trt.Options) { o.Level, o.Leveled = 0, true }, "int8-fp16": func(o *trt.Options) { o.INT8FP16 = true },
+		"tactics": func(o *trt.Options) { o.TacticSources = "-CUDNN,+CUBLAS" }, "level": func(o *trt.Options) { o.Level, o.Leveled = 0, true },
 	} {
 		require.Equal(t, 1, builds(with(change), engine.Options{}, trttest.Model), name)
 	}
-	for _, o := range []engine.Options{{Precision: engine.Half}, {Outputs: []string{"y"}}, {Precision: engine.Int8, Cache: []byte("TRT-8601-EntropyCalibration2\nx: 3f800000\n")}} {
+	eight := engine.Options{Precision: engine.Int8, Cache: []byte("TRT-8601-EntropyCalibration2\nx: 3f800000\n")}
+	for _, o := range []engine.Options{{Precision: engine.Half}, {Outputs: []string{"y"}}, eight} {
 		require.Equal(t, 1, builds(with(same), o, trttest.Model), "%+v", o)
 	}
+	fallback := func(o *trt.Options) { o.INT8FP16 = true }
+	require.Equal(t, 1, builds(with(fallback), eight, trttest.Model), "int8-fp16")
+	require.Equal(t, 0, builds(with(fallback), engine.Options{}, trttest.Model), "int8-fp16 is INT8's alone")
 	require.Equal(t, 0, builds(with(same), engine.Options{NoFusion: true}, trttest.Model), "as without TF32")
 	require.Equal(t, 0, builds(with(same), engine.Options{NoTF32: true}, trttest.Model), "as without TF32")
 	require.Equal(t, 1, builds(with(same), engine.Options{}, strings.Replace(trttest.Model, "z 0", "zz 0", 1)), "model")
@@ -507,12 +511,6 @@ func TestPlansAreKept(t *testing.T) {
 	timings, err := filepath.Glob(filepath.Join(dir, "*.timing"))
 	require.NoError(t, err)
 	require.Len(t, timings, 1)
-	own := filepath.Join(t.TempDir(), "own.cache")
-	require.Equal(t, 1, builds(with(func(o *trt.Options) { o.TimingCache, o.Batch = own, 7 }), engine.Options{}, trttest.Model))
-	require.FileExists(t, own)
-	require.NoError(t, os.WriteFile(own, []byte("another GPU's"), 0o600))
-	require.Equal(t, 1, builds(with(func(o *trt.Options) { o.TimingCache, o.Batch = own, 8 }), engine.Options{}, trttest.Model))
-	require.Equal(t, 1, m.count("refused the timing cache"))
 
 	plans, err := filepath.Glob(filepath.Join(dir, "*.plan"))
 	require.NoError(t, err)
@@ -528,6 +526,52 @@ func TestPlansAreKept(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	require.Equal(t, 1, builds(with(func(o *trt.Options) { o.CacheDir = filepath.Join(file, "below") }), engine.Options{}, trttest.Model))
 	require.Equal(t, 1, m.count("plans are not kept"))
+}
+
+// The timings that a plan was built with decide its kernels: where they are named, a plan is shared only by those that grew from the same.
+func TestPlansStandOnNamedTimings(t *testing.T) {
+	lib, dir, m := trttest.Build(t, 8601), t.TempDir(), &messages{}
+	folder := t.TempDir()
+	one, two := filepath.Join(folder, "one"), filepath.Join(folder, "two")
+	builds := func(timings, data string) int {
+		before := m.count("built in")
+		b, err := trt.New(trt.Options{Library: lib, Batch: 4, CacheDir: dir, TimingCache: timings, Log: m.log})
+		require.NoError(t, err)
+		s, err := b.Open(context.Background(), engine.Model{Name: "m", Data: []byte(data)}, engine.Options{})
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		return m.count("built in") - before
+	}
+	other := strings.Replace(trttest.Model, "z 0", "zz 0", 1)
+	copied := func(from, to string) {
+		data, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, data, 0o600))
+	}
+	require.Equal(t, 1, builds("", trttest.Model))
+	require.Equal(t, 1, builds(one, trttest.Model), "the plan of quantgate's own timings is not taken")
+	require.FileExists(t, one)
+	require.Equal(t, 0, builds(one, trttest.Model))
+	require.Equal(t, 1, builds(one, other))
+	require.Equal(t, 0, builds(one, other))
+	require.Equal(t, 0, builds(one, trttest.Model), "the other model's timings were only added")
+
+	require.NoError(t, os.WriteFile(two, []byte("times of another day"), 0o600))
+	require.Equal(t, 1, builds(two, trttest.Model))
+	require.Equal(t, 0, builds(two, trttest.Model))
+	require.Equal(t, 0, builds(one, trttest.Model))
+	require.Equal(t, 0, builds("", trttest.Model))
+	copied(two, one)
+	require.Equal(t, 0, builds(one, trttest.Model), "what the file is called does not matter")
+	require.Equal(t, 1, builds(one, other))
+
+	require.NoError(t, os.Remove(one))
+	require.Equal(t, 1, builds(one, trttest.Model), "whoever removes the timings wants new ones")
+	require.FileExists(t, one)
+	require.NoError(t, os.WriteFile(one, []byte("another GPU's"), 0o600))
+	require.Equal(t, 1, builds(one, trttest.Model))
+	require.Equal(t, 1, m.count("refused the timing cache"))
+	require.Equal(t, 0, builds(one, trttest.Model))
 }
 
 // TestNothingLeaks opens and closes sessions, calibrates and fails, and asks the fakes what was not given back.

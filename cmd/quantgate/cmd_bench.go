@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -33,27 +34,27 @@ const batchesPerGPU = 3
 
 // benchFlags are bench's own.
 type benchFlags struct {
-	models     []string
-	networks   []string
-	seed       uint64
-	output     string
-	engine     string
-	ortLibrary string
-	tensorrt   tensorrtFlags
-	batches    string
-	precisions string
-	threads    string
-	parallel   int
-	warmup     time.Duration
-	duration   time.Duration
-	repeats    int
-	useCache   string
-	inputSize  int
-	out        string
-	resume     bool
-	savePlan   string
-	plots      string
-	format     string
+	models        []string
+	networks      []string
+	seed          uint64
+	output        string
+	engine        string
+	ortLibrary    string
+	tensorrt      tensorrtFlags
+	batchList     string
+	precisionList string
+	threadList    string
+	parallel      int // 0 for the engine's own
+	warmup        time.Duration
+	duration      time.Duration
+	repeats       int
+	useCache      string
+	inputSize     int
+	out           string
+	resume        bool
+	savePlan      string
+	plots         string
+	format        string
 }
 
 func newBenchCmd(a *app) *cobra.Command {
@@ -101,9 +102,9 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.ortLibrary, "ort-library", "", "ONNX Runtime's shared library (default: $"+ort.EnvLibrary+", the project's own, the system's)")
 	f.tensorrt.register(fs)
 	_ = fs.MarkHidden("engine-batch") // every batch has its engine
-	fs.StringVar(&f.batches, "batch", "", "images a call, as a list such as 1,8,32,128 (default: 1, and 128 with tensorrt)")
-	fs.StringVar(&f.precisions, "precisions", "", "precisions to measure (default: fp32,int8, and fp32,fp16,int8 with tensorrt)")
-	fs.StringVar(&f.threads, "threads", "", "with ort: threads of a call, as a list such as 1,2,4 (default: one a core)")
+	fs.StringVar(&f.batchList, "batch", "", "images a call, as a list such as 1,8,32,128 (default: 1, and 128 with tensorrt)")
+	fs.StringVar(&f.precisionList, "precisions", "", "precisions to measure (default: fp32,int8, and fp32,fp16,int8 with tensorrt)")
+	fs.StringVar(&f.threadList, "threads", "", "with ort: threads of a call, as a list such as 1,2,4 (default: one a core)")
 	fs.IntVar(&f.parallel, "parallel", 0, "calls in flight for throughput with copies, on each GPU with tensorrt (default: 1, and 3 with tensorrt)")
 	fs.DurationVar(&f.warmup, "warmup", 500*time.Millisecond, "time to run before measuring")
 	fs.DurationVar(&f.duration, "duration", time.Second, "time of one repeat")
@@ -124,6 +125,7 @@ type benchJob struct {
 	subjects   []*pipeline.Subject
 	batches    []int
 	precisions []string
+	cache      []byte // content of --use-cache
 	backend    engine.Backend
 	group      *trt.Group     // nil on a CPU
 	sensors    []bench.Sensor // of the group's GPUs; nil where they cannot be read
@@ -155,35 +157,16 @@ func (f *benchFlags) run(ctx context.Context, a *app) error {
 	return b.conclude()
 }
 
-// prepare checks everything that can be checked before the first engine is built.
+// prepare checks everything that can be checked before the first engine is built, and opens the engine.
 func (b *benchJob) prepare() error {
-	tensorRT := b.engine == "tensorrt"
-	fallback := map[bool]map[string]string{
-		false: {"batch": "1", "precisions": "fp32,int8", "threads": strconv.Itoa(runtime.GOMAXPROCS(0))},
-		true:  {"batch": "128", "precisions": "fp32,fp16,int8"},
-	}[tensorRT]
+	if err := b.parse(); err != nil {
+		return err
+	}
 	var err error
-	if b.batches, err = parseCounts("batch", or(b.benchFlags.batches, fallback["batch"])); err != nil {
-		return err
-	}
-	if b.precisions, err = parseSpeedPrecisions(or(b.benchFlags.precisions, fallback["precisions"]), tensorRT); err != nil {
-		return err
-	}
-	switch {
-	case b.repeats < bench.MinRepeats:
-		return fmt.Errorf("--repeats %d: at least %d are needed for a median with its spread", b.repeats, bench.MinRepeats)
-	case b.duration <= 0 || b.warmup < 0:
-		return fmt.Errorf("--duration %s and --warmup %s: give times such as 1s", b.duration, b.warmup)
-	case b.benchFlags.parallel < 0:
-		return fmt.Errorf("--parallel %d: must be at least 1, or 0 for the engine's own", b.benchFlags.parallel)
-	case tensorRT && b.benchFlags.threads != "":
-		return errors.New("--threads is for --engine ort: on a GPU there is none to choose")
-	case !tensorRT && b.tensorrt.devices != "":
-		return errors.New("--devices is for --engine tensorrt: on a CPU choose --threads")
-	case !tensorRT && b.savePlan != "":
-		return errors.New("--save-plan is for --engine tensorrt: ONNX Runtime has no plans")
-	case len(b.models)+len(b.networks) > 1 && b.useCache != "":
-		return errors.New("a calibration cache belongs to one model: give one model with --use-cache")
+	if b.useCache != "" {
+		if b.cache, err = os.ReadFile(b.useCache); err != nil {
+			return fmt.Errorf("--use-cache: %w", err)
+		}
 	}
 	if err := b.load(); err != nil {
 		return err
@@ -198,7 +181,50 @@ func (b *benchJob) prepare() error {
 			}
 		}
 	}
-	return b.open(or(b.benchFlags.threads, fallback["threads"]))
+	if b.engine == "ort" {
+		return b.openORT()
+	}
+	return b.openTensorRT()
+}
+
+// parse reads the flags and checks them by themselves.
+func (b *benchJob) parse() error {
+	tensorRT := b.engine == "tensorrt"
+	switch {
+	case b.engine != "ort" && !tensorRT:
+		return fmt.Errorf("--engine %q: unknown engine: use ort or tensorrt", b.engine)
+	case len(b.models)+len(b.networks) == 0:
+		return errors.New("no model given: name one with --model FILE, or --network NAME")
+	case len(b.models)+len(b.networks) > 1 && b.useCache != "":
+		return errors.New("a calibration cache belongs to one model: give one model with --use-cache")
+	case b.repeats < bench.MinRepeats:
+		return fmt.Errorf("--repeats %d: at least %d are needed for a median with its spread", b.repeats, bench.MinRepeats)
+	case b.duration <= 0 || b.warmup < 0:
+		return fmt.Errorf("--duration %s and --warmup %s: give times such as 1s", b.duration, b.warmup)
+	case b.parallel < 0:
+		return fmt.Errorf("--parallel %d: must be at least 1, or 0 for the engine's own", b.parallel)
+	case tensorRT && b.threadList != "":
+		return errors.New("--threads is for --engine ort: on a GPU there is none to choose")
+	case !tensorRT && b.tensorrt.devices != "":
+		return errors.New("--devices is for --engine tensorrt: on a CPU choose --threads")
+	case !tensorRT && b.savePlan != "":
+		return errors.New("--save-plan is for --engine tensorrt: ONNX Runtime has no plans")
+	}
+	batches, precisions := "1", "fp32,int8"
+	if tensorRT {
+		batches, precisions = "128", "fp32,fp16,int8"
+	}
+	var err error
+	if b.batches, err = parseCounts("batch", or(b.batchList, batches)); err != nil {
+		return err
+	}
+	if b.precisions, err = parseSpeedPrecisions(or(b.precisionList, precisions), tensorRT); err != nil {
+		return err
+	}
+	if !tensorRT {
+		b.counts, err = parseCounts("threads", or(b.threadList, strconv.Itoa(runtime.GOMAXPROCS(0))))
+	}
+	return err
 }
 
 // load loads or builds the models.
@@ -221,74 +247,66 @@ func (b *benchJob) load() error {
 		}
 		b.subjects = append(b.subjects, s)
 	}
-	for _, s := range b.subjects {
+	for i, s := range b.subjects {
+		if b.savePlan != "" && slices.ContainsFunc(b.subjects[:i], func(x *pipeline.Subject) bool { return x.Name == s.Name }) {
+			return fmt.Errorf("--save-plan %s: two models are called %s, and so would their plans be: measure them one at a time, into folders of their own", b.savePlan, s.Name)
+		}
 		for _, batch := range b.batches {
 			if n := s.FixedBatch(); n > 0 && n != batch {
 				return fmt.Errorf("--batch %d: model %s fixes its batch to %d", batch, s.Name, n)
 			}
 		}
 	}
-	if len(b.subjects) == 0 {
-		return errors.New("no model given: name one with --model FILE, or --network NAME")
-	}
 	return nil
 }
 
-// open opens the engine.
-func (b *benchJob) open(threads string) error {
-	switch b.engine {
-	case "ort":
-		var err error
-		if b.counts, err = parseCounts("threads", threads); err != nil {
-			return err
-		}
-		b.device = cpuModel()
-		b.backend, err = ort.New(ort.Options{Library: b.ortLibrary, Verbose: b.app.verbose})
+func (b *benchJob) openORT() error {
+	var err error
+	b.device = cpuModel()
+	b.backend, err = ort.New(ort.Options{Library: b.ortLibrary, Verbose: b.app.verbose})
+	return err
+}
+
+// openTensorRT opens TensorRT on the GPUs, and what reads their clocks and power.
+func (b *benchJob) openTensorRT() error {
+	o, err := b.tensorrt.options(b.app, b.batches[0])
+	if err != nil {
 		return err
-	case "tensorrt":
-		o, err := b.tensorrt.options(b.app, b.batches[0])
-		if err != nil {
-			return err
-		}
-		if b.group, err = b.tensorrt.group(o); err != nil {
-			return err
-		}
-		b.backend, b.device = b.group, b.group.DeviceName()
-		found, err := b.group.Sensors()
-		if err != nil {
-			b.app.ui.Warnf("GPU clocks, power and temperature are not known: %v", err)
-		}
-		for _, s := range found {
-			b.sensors = append(b.sensors, gpuSensor{s})
-		}
-		for n := 1; n < b.group.Size(); n *= 2 {
-			b.counts = append(b.counts, n)
-		}
-		b.counts = append(b.counts, b.group.Size())
-		return nil
 	}
-	return fmt.Errorf("--engine %q: unknown engine: use ort or tensorrt", b.engine)
+	if b.group, err = b.tensorrt.group(o); err != nil {
+		return err
+	}
+	b.backend, b.device = b.group, b.group.DeviceName()
+	found, err := b.group.Sensors()
+	if err != nil {
+		b.app.ui.Warnf("GPU clocks, power and temperature are not known: %v", err)
+	}
+	for _, s := range found {
+		b.sensors = append(b.sensors, gpuSensor{s})
+	}
+	for n := 1; n < b.group.Size(); n *= 2 {
+		b.counts = append(b.counts, n)
+	}
+	b.counts = append(b.counts, b.group.Size())
+	return nil
 }
 
 // measure fills in the figures of one engine: on each number of devices or threads.
 func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision string, batch int) error {
 	ranges := pipeline.Ranges{
-		Cache: b.useCache, Kept: b.kept(s),
+		CacheFile: b.useCache, Cache: b.cache, Kept: b.kept(s),
 		Random: func(shape tensor.Shape) (*tensor.Tensor, error) {
 			return bench.Random(shape, int(shape[0]), b.image(), 2)
 		},
 	}
-	basis, err := s.Basis(precision, ranges)
-	if err != nil {
-		return err
-	}
+	basis := s.Basis(precision, ranges)
 	var todo []bench.Result
 	for _, n := range b.counts {
 		r := bench.Result{Model: s.Name, Key: bench.Key{
-			ModelSHA256: s.SHA256, Engine: b.backend.Name() + " " + b.backend.Version(), Device: b.device,
+			ModelSHA256: s.SHA256, Engine: bench.EngineFor(b.backend.Name()+" "+b.backend.Version(), precision), Device: b.device,
 			Precision: precision, Batch: batch, Devices: 1, Ranges: basis, Settings: b.settings(s),
 		}}
-		r.Parallel = b.benchFlags.parallel
+		r.Parallel = b.parallel
 		if b.group != nil {
 			r.Devices = n
 			r.Parallel = n * orInt(r.Parallel, batchesPerGPU)
@@ -344,7 +362,7 @@ func (b *benchJob) kept(s *pipeline.Subject) string {
 	if err != nil || b.group == nil {
 		return ""
 	}
-	return filepath.Join(dir, "quantgate", "bench", fmt.Sprintf("%s%s-%s.random.cache", s.SHA256[:16], b.output, b.group.LibraryVersion()))
+	return filepath.Join(dir, "quantgate", "bench", fmt.Sprintf("%s%s-%s.random.cache", s.SHA256[:16], url.PathEscape(b.output), b.group.LibraryVersion()))
 }
 
 // figure measures one result and saves it.

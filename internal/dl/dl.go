@@ -33,7 +33,10 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 	"unsafe"
 )
 
@@ -69,6 +72,24 @@ func (l *Library) Symbol(name string) (unsafe.Pointer, error) {
 		return nil, fmt.Errorf("%s: symbol %s is null", l.name, name)
 	}
 	return p, nil
+}
+
+// Symbols looks up several exported functions or variables by name and puts their addresses where the map says: into pointers, of any type
+// and in any memory. What the library lacks is left as it was and named in the error.
+func (l *Library) Symbols(to map[string]unsafe.Pointer) error {
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(to)) {
+		p, err := l.Symbol(name)
+		if err != nil {
+			missing = append(missing, err.Error())
+			continue
+		}
+		*(*unsafe.Pointer)(to[name]) = p
+	}
+	if len(missing) > 0 {
+		return errors.New(strings.Join(missing, "; "))
+	}
+	return nil
 }
 
 // PathOf returns the file that holds the symbol at p, with symbolic links resolved, or "" where the loader does not know it.

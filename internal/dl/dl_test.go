@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,6 +24,15 @@ func TestOpen(t *testing.T) {
 	require.True(t, filepath.IsAbs(dl.PathOf(p)), "path %q", dl.PathOf(p))
 	_, err = lib.Symbol("no_such_symbol")
 	require.ErrorContains(t, err, "no_such_symbol")
+
+	var malloc, nosuch, other unsafe.Pointer
+	require.NoError(t, lib.Symbols(map[string]unsafe.Pointer{"malloc": unsafe.Pointer(&malloc)}))
+	require.Equal(t, p, malloc)
+	malloc, nosuch = nil, p
+	err = lib.Symbols(map[string]unsafe.Pointer{"no_such_symbol": unsafe.Pointer(&nosuch), "malloc": unsafe.Pointer(&malloc), "another_one": unsafe.Pointer(&other)})
+	require.Regexp(t, "another_one.*; .*no_such_symbol", err, "all that is missing, by name")
+	require.Equal(t, p, malloc, "what is there is found all the same")
+	require.Equal(t, p, nosuch, "what is not there is left as it was")
 	require.NoError(t, lib.Close())
 }
 

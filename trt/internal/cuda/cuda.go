@@ -71,7 +71,6 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -99,49 +98,37 @@ func Open(name string) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{c: (*C.qg_cuda)(C.malloc(C.sizeof_qg_cuda))}
-	var missing []string
-	for _, s := range []struct {
-		name string
-		to   unsafe.Pointer
-	}{
-		{"cuInit", unsafe.Pointer(&d.c.init)},
-		{"cuDriverGetVersion", unsafe.Pointer(&d.c.driver)},
-		{"cuDeviceGetCount", unsafe.Pointer(&d.c.count)},
-		{"cuDeviceGet", unsafe.Pointer(&d.c.device)},
-		{"cuDeviceGetName", unsafe.Pointer(&d.c.name)},
-		{"cuDeviceTotalMem_v2", unsafe.Pointer(&d.c.memory)},
-		{"cuDeviceGetAttribute", unsafe.Pointer(&d.c.attribute)},
-		{"cuDevicePrimaryCtxRetain", unsafe.Pointer(&d.c.retain)},
-		{"cuCtxSetCurrent", unsafe.Pointer(&d.c.current)},
-		{"cuMemAlloc_v2", unsafe.Pointer(&d.c.alloc)},
-		{"cuMemFree_v2", unsafe.Pointer(&d.c.free)},
-		{"cuMemHostAlloc", unsafe.Pointer(&d.c.host_alloc)},
-		{"cuMemFreeHost", unsafe.Pointer(&d.c.host_free)},
-		{"cuMemcpyHtoDAsync_v2", unsafe.Pointer(&d.c.to_device)},
-		{"cuMemcpyDtoHAsync_v2", unsafe.Pointer(&d.c.to_host)},
-		{"cuStreamCreate", unsafe.Pointer(&d.c.stream)},
-		{"cuStreamDestroy_v2", unsafe.Pointer(&d.c.stream_free)},
-		{"cuStreamSynchronize", unsafe.Pointer(&d.c.wait)},
-		{"cuEventCreate", unsafe.Pointer(&d.c.event)},
-		{"cuEventDestroy_v2", unsafe.Pointer(&d.c.event_free)},
-		{"cuEventRecord", unsafe.Pointer(&d.c.record)},
-		{"cuEventElapsedTime", unsafe.Pointer(&d.c.between)},
-		{"cuGetErrorString", unsafe.Pointer(&d.c.error)},
-		{"cuMemGetInfo_v2", unsafe.Pointer(&d.c.info)},
-		{"cuDeviceGetPCIBusId", unsafe.Pointer(&d.c.pci)},
-	} {
-		p, err := lib.Symbol(s.name)
-		if err != nil {
-			missing = append(missing, err.Error())
-			continue
-		}
-		*(*unsafe.Pointer)(s.to) = p
-		d.Path = dl.PathOf(p)
-	}
-	if len(missing) > 0 {
+	if err := lib.Symbols(map[string]unsafe.Pointer{
+		"cuInit":                   unsafe.Pointer(&d.c.init),
+		"cuDriverGetVersion":       unsafe.Pointer(&d.c.driver),
+		"cuDeviceGetCount":         unsafe.Pointer(&d.c.count),
+		"cuDeviceGet":              unsafe.Pointer(&d.c.device),
+		"cuDeviceGetName":          unsafe.Pointer(&d.c.name),
+		"cuDeviceTotalMem_v2":      unsafe.Pointer(&d.c.memory),
+		"cuDeviceGetAttribute":     unsafe.Pointer(&d.c.attribute),
+		"cuDevicePrimaryCtxRetain": unsafe.Pointer(&d.c.retain),
+		"cuCtxSetCurrent":          unsafe.Pointer(&d.c.current),
+		"cuMemAlloc_v2":            unsafe.Pointer(&d.c.alloc),
+		"cuMemFree_v2":             unsafe.Pointer(&d.c.free),
+		"cuMemHostAlloc":           unsafe.Pointer(&d.c.host_alloc),
+		"cuMemFreeHost":            unsafe.Pointer(&d.c.host_free),
+		"cuMemcpyHtoDAsync_v2":     unsafe.Pointer(&d.c.to_device),
+		"cuMemcpyDtoHAsync_v2":     unsafe.Pointer(&d.c.to_host),
+		"cuStreamCreate":           unsafe.Pointer(&d.c.stream),
+		"cuStreamDestroy_v2":       unsafe.Pointer(&d.c.stream_free),
+		"cuStreamSynchronize":      unsafe.Pointer(&d.c.wait),
+		"cuEventCreate":            unsafe.Pointer(&d.c.event),
+		"cuEventDestroy_v2":        unsafe.Pointer(&d.c.event_free),
+		"cuEventRecord":            unsafe.Pointer(&d.c.record),
+		"cuEventElapsedTime":       unsafe.Pointer(&d.c.between),
+		"cuGetErrorString":         unsafe.Pointer(&d.c.error),
+		"cuMemGetInfo_v2":          unsafe.Pointer(&d.c.info),
+		"cuDeviceGetPCIBusId":      unsafe.Pointer(&d.c.pci),
+	}); err != nil {
 		C.free(unsafe.Pointer(d.c))
-		return nil, errors.New(strings.Join(missing, "; "))
+		return nil, err
 	}
+	d.Path = dl.PathOf(unsafe.Pointer(d.c.init))
 	if err := d.check(C.qg_init(d.c), "cuInit"); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"github.com/quantgate/quantgate/internal/dl"
@@ -119,8 +118,10 @@ func open(dir, major string) (*Library, []Facts, error) {
 		return nil, facts(), err
 	}
 	var version unsafe.Pointer
-	if err := symbols(lib, map[string]*unsafe.Pointer{
-		"getInferLibVersion": &version, "createInferBuilder_INTERNAL": &l.builder, "createInferRuntime_INTERNAL": &l.runtime,
+	if err := lib.Symbols(map[string]unsafe.Pointer{
+		"getInferLibVersion":          unsafe.Pointer(&version),
+		"createInferBuilder_INTERNAL": unsafe.Pointer(&l.builder),
+		"createInferRuntime_INTERNAL": unsafe.Pointer(&l.runtime),
 	}); err != nil {
 		nvinfer.Problem = err.Error()
 		plugin.Problem, parser.Problem = notTried, notTried
@@ -158,8 +159,9 @@ func open(dir, major string) (*Library, []Facts, error) {
 		return nil, facts(), err
 	}
 	var parserVersion unsafe.Pointer
-	if err := symbols(lib, map[string]*unsafe.Pointer{
-		"createNvOnnxParser_INTERNAL": &l.parser, "getNvOnnxParserVersion": &parserVersion,
+	if err := lib.Symbols(map[string]unsafe.Pointer{
+		"createNvOnnxParser_INTERNAL": unsafe.Pointer(&l.parser),
+		"getNvOnnxParserVersion":      unsafe.Pointer(&parserVersion),
 	}); err != nil {
 		parser.Problem = err.Error()
 		return nil, facts(), err
@@ -181,22 +183,6 @@ func preload(dir string, patterns []string) {
 			_, _ = dl.Open(f)
 		}
 	}
-}
-
-// symbols fills in addresses, or says what the library lacks.
-func symbols(lib *dl.Library, want map[string]*unsafe.Pointer) error {
-	var problems []string
-	for name, to := range want {
-		p, err := lib.Symbol(name)
-		if err != nil {
-			problems = append(problems, err.Error())
-		}
-		*to = p
-	}
-	if len(problems) > 0 {
-		return errors.New(strings.Join(problems, "; "))
-	}
-	return nil
 }
 
 // CacheNumber is the version as calibration caches of v begin with it: 8601, 101501.

@@ -1,12 +1,15 @@
 // Package nvml reads a GPU's clocks, power and temperature from NVIDIA's management library, which comes with the driver and is opened while
 // the program runs. NVIDIA's own Go bindings leave 856 symbols to the lazy loader, so a binary made with them does not start where symbols
-// are resolved at once (LD_BIND_NOW); the eleven functions needed here are looked up by name instead.
+// are resolved at once (LD_BIND_NOW); the eleven functions used here are looked up by name instead.
 package nvml
 
 /*
 #include <stdlib.h>
 
-// NVML's C interface is stable; a device is a pointer, and every function but one returns 0 or an error's number.
+// NVML's C interface is stable; a device is a pointer, and every function but one returns 0 or an error's number. Those that OPTIONAL calls
+// may be missing, and then answer as NVML does for a function that its driver lacks: NVML_ERROR_FUNCTION_NOT_FOUND.
+#define OPTIONAL(f, ...) (f ? f(__VA_ARGS__) : 13)
+
 typedef struct {
 	int (*init)(void);
 	const char *(*error)(int);
@@ -23,22 +26,20 @@ typedef struct {
 
 static int qg_init(qg_nvml *l) { return l->init(); }
 static const char *qg_error(qg_nvml *l, int r) { return l->error(r); }
-static int qg_driver(qg_nvml *l, char *s, unsigned n) { return l->driver(s, n); }
+static int qg_driver(qg_nvml *l, char *s, unsigned n) { return OPTIONAL(l->driver, s, n); }
 static int qg_device(qg_nvml *l, const char *pci, void **d) { return l->device(pci, d); }
 static int qg_clock(qg_nvml *l, void *d, int kind, unsigned *v) { return l->clock(d, kind, v); }
-static int qg_max_clock(qg_nvml *l, void *d, int kind, unsigned *v) { return l->max_clock(d, kind, v); }
-static int qg_power(qg_nvml *l, void *d, unsigned *v) { return l->power(d, v); }
-static int qg_energy(qg_nvml *l, void *d, unsigned long long *v) { return l->energy(d, v); }
-static int qg_limit(qg_nvml *l, void *d, unsigned *v) { return l->limit(d, v); }
-static int qg_temperature(qg_nvml *l, void *d, unsigned *v) { return l->temperature(d, 0, v); }
-static int qg_reasons(qg_nvml *l, void *d, unsigned long long *v) { return l->reasons(d, v); }
+static int qg_max_clock(qg_nvml *l, void *d, int kind, unsigned *v) { return OPTIONAL(l->max_clock, d, kind, v); }
+static int qg_power(qg_nvml *l, void *d, unsigned *v) { return OPTIONAL(l->power, d, v); }
+static int qg_energy(qg_nvml *l, void *d, unsigned long long *v) { return OPTIONAL(l->energy, d, v); }
+static int qg_limit(qg_nvml *l, void *d, unsigned *v) { return OPTIONAL(l->limit, d, v); }
+static int qg_temperature(qg_nvml *l, void *d, unsigned *v) { return OPTIONAL(l->temperature, d, 0, v); }
+static int qg_reasons(qg_nvml *l, void *d, unsigned long long *v) { return OPTIONAL(l->reasons, d, v); }
 */
 import "C"
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"unsafe"
 
 	"github.com/quantgate/quantgate/internal/dl"
@@ -49,7 +50,7 @@ const FileName = "libnvidia-ml.so.1"
 
 // Library is NVML, opened and started. It is safe for concurrent use.
 type Library struct {
-	Driver string // the driver's version, for example 550.54
+	Driver string // the driver's version, for example 550.54; "" where NVML does not tell
 
 	c *C.qg_nvml
 }
@@ -63,43 +64,33 @@ func Open(name string) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Library{c: (*C.qg_nvml)(C.malloc(C.sizeof_qg_nvml))}
-	var missing []string
-	for _, s := range []struct {
-		name string
-		to   unsafe.Pointer
-	}{
-		{"nvmlInit_v2", unsafe.Pointer(&l.c.init)},
-		{"nvmlErrorString", unsafe.Pointer(&l.c.error)},
-		{"nvmlSystemGetDriverVersion", unsafe.Pointer(&l.c.driver)},
-		{"nvmlDeviceGetHandleByPciBusId_v2", unsafe.Pointer(&l.c.device)},
-		{"nvmlDeviceGetClockInfo", unsafe.Pointer(&l.c.clock)},
-		{"nvmlDeviceGetMaxClockInfo", unsafe.Pointer(&l.c.max_clock)},
-		{"nvmlDeviceGetPowerUsage", unsafe.Pointer(&l.c.power)},
-		{"nvmlDeviceGetTotalEnergyConsumption", unsafe.Pointer(&l.c.energy)},
-		{"nvmlDeviceGetEnforcedPowerLimit", unsafe.Pointer(&l.c.limit)},
-		{"nvmlDeviceGetTemperature", unsafe.Pointer(&l.c.temperature)},
-		{"nvmlDeviceGetCurrentClocksThrottleReasons", unsafe.Pointer(&l.c.reasons)},
-	} {
-		p, err := lib.Symbol(s.name)
-		if err != nil {
-			missing = append(missing, err.Error())
-			continue
-		}
-		*(*unsafe.Pointer)(s.to) = p
-	}
-	if len(missing) > 0 {
+	l := &Library{c: (*C.qg_nvml)(C.calloc(1, C.sizeof_qg_nvml))}
+	if err := lib.Symbols(map[string]unsafe.Pointer{
+		"nvmlInit_v2":                      unsafe.Pointer(&l.c.init),
+		"nvmlErrorString":                  unsafe.Pointer(&l.c.error),
+		"nvmlDeviceGetHandleByPciBusId_v2": unsafe.Pointer(&l.c.device),
+		"nvmlDeviceGetClockInfo":           unsafe.Pointer(&l.c.clock),
+	}); err != nil {
 		C.free(unsafe.Pointer(l.c))
-		return nil, errors.New(strings.Join(missing, "; "))
+		return nil, err
 	}
+	// Older drivers lack some of these, and later ones may drop what is deprecated: what is not there is not told.
+	_ = lib.Symbols(map[string]unsafe.Pointer{
+		"nvmlSystemGetDriverVersion":                unsafe.Pointer(&l.c.driver),
+		"nvmlDeviceGetMaxClockInfo":                 unsafe.Pointer(&l.c.max_clock),
+		"nvmlDeviceGetPowerUsage":                   unsafe.Pointer(&l.c.power),
+		"nvmlDeviceGetTotalEnergyConsumption":       unsafe.Pointer(&l.c.energy),
+		"nvmlDeviceGetEnforcedPowerLimit":           unsafe.Pointer(&l.c.limit),
+		"nvmlDeviceGetTemperature":                  unsafe.Pointer(&l.c.temperature),
+		"nvmlDeviceGetCurrentClocksThrottleReasons": unsafe.Pointer(&l.c.reasons),
+	})
 	if err := l.check(C.qg_init(l.c), "nvmlInit"); err != nil {
 		return nil, err
 	}
 	var version [80]C.char
-	if err := l.check(C.qg_driver(l.c, &version[0], C.uint(len(version))), "nvmlSystemGetDriverVersion"); err != nil {
-		return nil, err
+	if C.qg_driver(l.c, &version[0], C.uint(len(version))) == 0 {
+		l.Driver = C.GoString(&version[0])
 	}
-	l.Driver = C.GoString(&version[0])
 	return l, nil
 }
 
