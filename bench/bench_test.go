@@ -314,7 +314,7 @@ func TestDerivedFigures(t *testing.T) {
 	require.Equal(t, 2, rs[3].Devices)
 }
 
-// An FP32 engine does not depend on what INT8 falls back on, and on everything else that the engine's name tells.
+// An FP32 engine does not depend on what INT8 falls back on, but on all else that the engine's name tells.
 func TestBaselines(t *testing.T) {
 	of := func(precision, options string, rate float64) bench.Result {
 		r := result(precision, 1, rate, rate)
