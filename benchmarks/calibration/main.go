@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
+	"github.com/quantgate/quantgate/internal/sched"
 	"github.com/quantgate/quantgate/ort"
 )
 
@@ -83,6 +84,9 @@ func main() {
 		if _, err := os.Stat(filepath.Join(b.shared, "imagenet", "val1300.txt")); errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintf(os.Stderr, "calibration: SKIPPED, this measures nothing: %v\n", err)
 			return nil
+		}
+		if err := sched.Batch(); err != nil { // as quantgate's own process is scheduled
+			return err
 		}
 		err := result.UseProjectLibrary()
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 
 	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
 	"github.com/quantgate/quantgate/dataset"
+	"github.com/quantgate/quantgate/internal/sched"
 	"github.com/quantgate/quantgate/ort"
 )
 
@@ -83,6 +84,9 @@ func measure(ctx context.Context, s settings) error {
 	b.model = filepath.Join(imagenet, "models", s.model+".onnx")
 	if _, err := os.Stat(b.model); err != nil {
 		return fmt.Errorf("the material is missing: %w: name its folder with -shared", err)
+	}
+	if err := sched.Batch(); err != nil { // as quantgate's own process is scheduled
+		return err
 	}
 	if err := result.UseProjectLibrary(); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/quantgate/quantgate/calib"
 	"github.com/quantgate/quantgate/dataset"
 	"github.com/quantgate/quantgate/engine"
+	"github.com/quantgate/quantgate/internal/sched"
 	"github.com/quantgate/quantgate/ort"
 	"github.com/quantgate/quantgate/pipeline"
 )
@@ -55,6 +56,9 @@ func (f *jobFlags) backend(a *app, job pipeline.Job) (engine.Backend, error) {
 	case "ort":
 		if f.tensorrt.devices != "" {
 			return nil, errors.New("--devices is for --engine tensorrt")
+		}
+		if err := sched.Batch(); err != nil {
+			a.ui.Debugf("threads are scheduled as the system likes: %v", err)
 		}
 		return ort.New(ort.Options{Library: f.ortLibrary, Verbose: a.verbose})
 	case "tensorrt":
