@@ -108,9 +108,8 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 			b.lines, bar = append(b.lines, l), ""
 		}
 	}
-	bars := map[string][2]string{"val1300": {"<= 1.08", ""}, "full size": {"", "<= 1.05"}}[s.name]
-	compare(all, "the three bare passes", result.OursOfTheirs, bars[0], func(i int) cost { return costs["bare passes"][i] })
-	compare(all, "the three bare passes + decoding / cores", result.OursOfTheirs, bars[1], func(i int) cost {
+	compare(all, "the three bare passes", result.OursOfTheirs, s.passesBar, func(i int) cost { return costs["bare passes"][i] })
+	compare(all, "the three bare passes + decoding / cores", result.OursOfTheirs, s.decodeBar, func(i int) cost {
 		bare, decode := costs["bare passes"][i], costs["decode"][i]
 		return cost{bare.Wall + decode.CPU/float64(b.cores), bare.CPU + decode.CPU}
 	})

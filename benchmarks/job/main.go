@@ -58,6 +58,8 @@ type set struct {
 	flags                []string
 	resize               int // 0: none
 	limit                int
+	// Bars for three precisions' wall time over that of the bare passes, and over that of the passes and the decoding; "" where there is none.
+	passesBar, decodeBar string
 }
 
 // cost is what one side took.
@@ -105,7 +107,7 @@ func measure(ctx context.Context, s settings) error {
 	fmt.Printf("%s, ONNX Runtime %s, %d cores, %s/%s, %d pairs\n", s.model, engine.Version(), b.cores, runtime.GOOS, runtime.GOARCH, s.pairs)
 	prescaled := set{
 		name: "val1300", images: filepath.Join(imagenet, "val1300"), labels: filepath.Join(imagenet, "val1300.txt"),
-		flags: []string{"--resize", "none", "--crop-offset", "1,1"}, limit: s.limit,
+		flags: []string{"--resize", "none", "--crop-offset", "1,1"}, limit: s.limit, passesBar: "<= 1.08",
 	}
 	full, err := b.fullSize(filepath.Join(imagenet, "val20-original"), filepath.Join(imagenet, "val20-original.txt"))
 	if err != nil {
@@ -149,7 +151,7 @@ func (b *bench) command(ctx context.Context, name string, args ...string) *exec.
 
 // fullSize makes a set of the full-size images, each under several names.
 func (b *bench) fullSize(images, labels string) (set, error) {
-	s := set{name: "full", images: filepath.Join(b.dir, "full"), labels: filepath.Join(b.dir, "full.txt"), flags: []string{"--resize", "256"}, resize: 256}
+	s := set{name: "full", images: filepath.Join(b.dir, "full"), labels: filepath.Join(b.dir, "full.txt"), flags: []string{"--resize", "256"}, resize: 256, decodeBar: "<= 1.05"}
 	text, err := os.ReadFile(labels)
 	if err != nil {
 		return s, err

@@ -20,18 +20,16 @@ import (
 
 	"github.com/quantgate/quantgate/bench"
 	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
+	"github.com/quantgate/quantgate/engine"
 )
 
 // Those of the published study, and the precisions in the order of its figure.
 var (
 	networks   = []string{"alexnet", "googlenet", "resnet50", "resnet101", "vgg19"}
-	precisions = []string{"fp32", "fp16", "int8"}
+	precisions = []string{bench.Base, bench.FP16, bench.INT8}
 )
 
-const (
-	bareBar = ">= 0.97"
-	mixed   = "INT8 with FP16" // in an engine's name: layers without an INT8 kernel may run in FP16
-)
+const bareBar = ">= 0.97"
 
 func main() {
 	dir := flag.String("results", "benchmarks/throughput/h100", "folder with bench.json and bare.txt")
@@ -59,10 +57,7 @@ func read(dir string) ([]result.Line, error) {
 	}
 	var lines []result.Line
 	for _, network := range networks {
-		base := find(results, network, "fp32", false)
-		if base == nil {
-			return nil, fmt.Errorf("%s: bench.json has no FP32 figure of %s", dir, network)
-		}
+		var gains []result.Line
 		for _, precision := range precisions {
 			r := find(results, network, precision, false)
 			loop, ok := bare[[2]string{network, precision}]
@@ -73,13 +68,16 @@ func read(dir string) ([]result.Line, error) {
 			l.Peer, l.Bar, l.Note = "a bare enqueueV3 loop over the same plan", bareBar, notInINT8(r, "INT8")
 			l.Set([]float64{r.Compute.Median}, []float64{loop})
 			lines = append(lines, l)
+			if precision != bench.Base {
+				gains = append(gains, gain(r, results.In(r, bench.Base), strings.ToUpper(precision)))
+			}
 		}
-		for _, precision := range precisions[1:] {
-			lines = append(lines, gain(find(results, network, precision, false), base, strings.ToUpper(precision)))
+		if r := find(results, network, bench.INT8, true); r != nil {
+			l := gain(r, results.In(r, bench.Base), engine.Int8WithHalf)
+			l.Note = notInINT8(r, engine.Int8WithHalf)
+			gains = append(gains, l)
 		}
-		if r := find(results, network, "int8", true); r != nil {
-			lines = append(lines, gain(r, base, mixed))
-		}
+		lines = append(lines, gains...)
 	}
 	return lines, nil
 }
@@ -92,9 +90,6 @@ func line(r *bench.Result, precision string) result.Line {
 func gain(r, base *bench.Result, precision string) result.Line {
 	l := line(r, precision)
 	l.Peer = "FP32"
-	if precision == mixed {
-		l.Note = notInINT8(r, precision)
-	}
 	l.Set([]float64{r.Compute.Median}, []float64{base.Compute.Median})
 	return l
 }
@@ -114,7 +109,7 @@ func notInINT8(r *bench.Result, precision string) string {
 // find returns a network's figure without copies, nil where there is none; an INT8 engine with or without FP16 layers.
 func find(rs bench.Results, network, precision string, withFP16 bool) *bench.Result {
 	i := slices.IndexFunc(rs, func(r bench.Result) bool {
-		return r.Model == network && r.Precision == precision && r.Compute != nil && strings.Contains(r.Engine, mixed) == withFP16
+		return r.Model == network && r.Precision == precision && r.Compute != nil && r.WithFP16() == withFP16
 	})
 	if i < 0 {
 		return nil
