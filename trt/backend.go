@@ -374,10 +374,13 @@ func withBatch(s tensor.Shape, n int) tensor.Shape {
 	return s
 }
 
+// tf32 reports whether an engine may round float32 products to TF32.
+func (b *Backend) tf32(o engine.Options) bool { return !b.opts.NoTF32 && !o.NoFusion && !o.NoTF32 }
+
 // configure sets everything but the calibrator.
 func (b *Backend) configure(c *nvinfer.Config, input engine.Port, o engine.Options, k *calibration) error {
 	c.Detailed()
-	if b.opts.NoTF32 || o.NoFusion || o.NoTF32 {
+	if !b.tf32(o) {
 		c.NoTF32()
 	}
 	switch o.Precision {

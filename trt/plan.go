@@ -60,7 +60,7 @@ func (b *Backend) recipe(m engine.Model, o engine.Options) (recipe, bool) {
 	}
 	r := recipe{
 		Format: 3, Model: digest(m.Data), Precision: o.Precision, Outputs: o.Outputs, Batch: b.batch(o),
-		TF32: !b.opts.NoTF32 && !o.NoFusion && !o.NoTF32, INT8FP16: b.opts.INT8FP16 && o.Precision == engine.Int8,
+		TF32: b.tf32(o), INT8FP16: b.opts.INT8FP16 && o.Precision == engine.Int8,
 		Workspace: b.opts.Workspace, Tactics: b.opts.TacticSources,
 		Library: b.lib.Version.String(), GPU: fmt.Sprintf("%s %d.%d", b.device.Name, b.device.Major, b.device.Minor),
 	}
