@@ -35,6 +35,7 @@ type Collector struct {
 	options Options
 	names   []string
 	sources [][]View // beyond the tensors themselves
+	gated   gatedTables
 
 	mu       sync.Mutex // guards shards
 	shards   []*Shard
@@ -48,8 +49,8 @@ type Collector struct {
 type Shard struct {
 	c       *Collector
 	tensors []counter
-	joints  [][]*joint // by source; nil until it is observed
-	misused bool       // Observe before EndFirstMax
+	sources [][]counting // by source; nil until it is observed
+	misused bool         // Observe before EndFirstMax
 }
 
 // NewCollector returns a collector for the named tensors. Results follow their order.
@@ -142,14 +143,14 @@ func (s *Shard) Observe(i int, x []float32) {
 		})
 		return
 	}
-	for len(s.joints) <= i {
-		s.joints = append(s.joints, nil)
+	for len(s.sources) <= i {
+		s.sources = append(s.sources, nil)
 	}
-	if s.joints[i] == nil {
-		s.joints[i] = newJoints(s.c.views(i))
+	if s.sources[i] == nil {
+		s.sources[i] = newCountings(s.c.views(i), &s.c.gated)
 	}
-	for _, j := range s.joints[i] {
-		j.observe(x, s.tensors)
+	for _, c := range s.sources[i] {
+		c.observe(x, s.tensors)
 	}
 }
 
@@ -159,20 +160,27 @@ func (c *Collector) EndBatch() error {
 		if s.misused {
 			return fmt.Errorf("%w: Observe before EndFirstMax", ErrOrder)
 		}
-		for _, js := range s.joints {
-			for _, j := range js {
-				j.settle(s.tensors)
-			}
-		}
 	}
-	for i := range c.total {
-		c.endBatch(i)
-	}
+	c.merge(counting.settle)
 	c.batches++
 	return nil
 }
 
-func (c *Collector) endBatch(i int) {
+// merge has every shard move counts to its tensors' counters, and adds those up.
+func (c *Collector) merge(move func(counting, []counter)) {
+	for _, s := range c.shards {
+		for _, list := range s.sources {
+			for _, counts := range list {
+				move(counts, s.tensors)
+			}
+		}
+	}
+	for i := range c.total {
+		c.add(i)
+	}
+}
+
+func (c *Collector) add(i int) {
 	t := &c.total[i]
 	for _, s := range c.shards {
 		t.growTo(s.tensors[i].rng)
@@ -250,6 +258,7 @@ type counter struct {
 	max      uint32           // bits of max|x|
 	nan, inf uint64
 	seen     bool
+	counted  bool // counts are not all 0
 }
 
 // leaveOut counts a value that is no finite number, and reports whether it was one.
@@ -275,12 +284,14 @@ func (t *counter) observeOne(v float32) {
 		if t.announced {
 			// The engine gave a larger value than when it was asked for the maximum: it stands for the maximum.
 			t.counts[Bins]++
+			t.counted = true
 			return
 		}
 		t.growTo(t.holding(math.Float32frombits(b)))
 	}
 	t.max = max(t.max, b)
 	t.counts[index(math.Float32frombits(b), t.scale())]++
+	t.counted = true
 }
 
 // growTo makes the range rng, which is the present one times a power of two: bins merge, index 2048 with them. From an
@@ -306,12 +317,12 @@ func (t *counter) coarsen(k int) {
 
 // add moves the counts of a shard here. t's range is at least the shard's.
 func (t *counter) add(s *counter) {
-	if s.seen {
+	if s.counted {
 		s.growTo(t.rng)
 		for j, n := range s.counts {
 			t.counts[j] += n
 		}
-		s.counts = [Bins + 1]uint64{}
+		s.counts, s.counted = [Bins + 1]uint64{}, false
 	}
 	t.max = max(t.max, s.max)
 	t.nan += s.nan

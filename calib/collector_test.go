@@ -305,10 +305,13 @@ func BenchmarkObserve(b *testing.B) {
 	inf := float32(math.Inf(1))
 	for _, m := range []Method{Entropy, MinMax} {
 		for _, n := range []int{1000, 200_000, 3_000_000} {
-			for _, kind := range []string{"normal", "relu", "relu6", "zero", "normal in 3 views"} {
+			for _, kind := range []string{"normal", "relu", "relu6", "zero", "normal in 3 views", "normal with gates"} {
 				views, of := []View{Whole(0)}, kinds[kind]
-				if of == nil { // a convolution with its Relu6 and a Concat
-					views, of = []View{Whole(0), {1, 0, 2}, {2, 0, inf}}, kinds["normal"]
+				switch {
+				case kind == "normal with gates": // a convolution with its HardSwish
+					views, of = trio(0, 1, 2, 1./6, 0.5), func(v float32) float32 { return 3 * v }
+				case of == nil: // a convolution with its Relu6 and a Concat
+					views, of = []View{Whole(0), bounded(1, 0, 2), bounded(2, 0, inf)}, kinds["normal"]
 				}
 				r := rand.New(rand.NewPCG(1, 1))
 				x := make([]float32, n)

@@ -3,13 +3,15 @@ package calib
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
-// View says what a tensor holds of a source's values: each of them, moved to Low where it is below and to High where it is above.
-// The whole values are a view from -Inf to +Inf, those behind a Relu one from 0 to +Inf. Low is at most 0, High at least 0.
+// View says what a tensor holds of a source's values: what Func makes of each of them, moved to Low where it is below and to High where it
+// is above. The whole values are a view from -Inf to +Inf, those behind a Relu one from 0 to +Inf. Low is at most 0, High at least 0.
 type View struct {
 	Tensor    int // index in NewCollector's list
 	Low, High float32
+	Func      Func
 }
 
 // Whole is the view of a tensor that holds a source's values as they are.
@@ -30,6 +32,9 @@ func (c *Collector) Source(views ...View) (int, error) {
 		}
 		if !(v.Low <= 0 && v.High >= 0) {
 			return 0, fmt.Errorf("tensor %q: a view from %v to %v does not hold 0", c.names[v.Tensor], v.Low, v.High)
+		}
+		if k := v.Func.Kind; k != Identity && k != HardSigmoid && k != HardSwish {
+			return 0, fmt.Errorf("tensor %q: a view through %q: only %s and %s are known", c.names[v.Tensor], k, HardSigmoid, HardSwish)
 		}
 	}
 	views = append([]View(nil), views...)
@@ -52,6 +57,7 @@ func (c *Collector) views(source int) []View {
 
 // of is the value that the view shows of x; a NaN stays one.
 func (v *View) of(x float32) float32 {
+	x = v.Func.of(x)
 	switch {
 	case x < v.Low:
 		return v.Low
@@ -67,25 +73,33 @@ func (v *View) most(e extremes) uint32 {
 	return max(min(e.positive, math.Float32bits(v.High)), min(e.negative, absBits(v.Low)))
 }
 
-// joint counts a source's values in all its views with one store a value: in the cell that the sum of a value's bin indices names.
+// joint counts a source's values in all its views with one store a value: in the cell that a placement names.
 // Settling moves the counts to the tensors' counters, when a batch ends and before a grid changes.
 type joint struct {
 	views  []View
-	counts []uint32 // by cell: positive values, then negative ones from below on
-	below  int      // 0 where the views show the same of both signs: then they share cells
+	gated  *gatedTables // of a gated placement; nil for one by bounds
+	counts []uint32     // by cell: positive values, then negative ones from placement.below on; below 0 both share cells
 
-	grids  []grid // of the tensors when params were made
-	params []viewParams
+	grids  []grid // of the tensors when placement was made; nil before
+	placed placement
 	limit  extremes   // what fits all the grids
 	bins   [][]uint16 // by view and cell: the bin there; nil until it is needed
+	apart  []counting // counts instead, where the grids allow no gated placement
 
 	pending uint64 // values in counts
 	most    extremes
 }
 
-// newJoint returns a joint histogram of at most mostViews views.
+// counting is a way to count a source's values in some of its views.
+type counting interface {
+	observe(x []float32, tensors []counter)
+	// settle moves all counts to the tensors' counters.
+	settle(tensors []counter)
+}
+
+// newJoint returns a joint histogram of at most mostViews views without functions.
 func newJoint(views []View) *joint {
-	j := &joint{views: views, grids: make([]grid, len(views)), bins: make([][]uint16, len(views))}
+	j := &joint{views: views}
 	positive, negative, symmetric := zeroCells, zeroCells, true
 	for _, v := range views {
 		if v.High > 0 {
@@ -99,13 +113,13 @@ func newJoint(views []View) *joint {
 	if symmetric {
 		negative = 0
 	} else {
-		j.below = positive
+		j.placed.below = uint32(positive)
 	}
 	j.counts = make([]uint32, positive+negative)
 	return j
 }
 
-// newJoints returns the joint histograms that a source's views need.
+// newJoints returns the joint histograms that views without functions need.
 func newJoints(views []View) []*joint {
 	var js []*joint
 	for len(views) > 0 {
@@ -114,6 +128,39 @@ func newJoints(views []View) []*joint {
 		views = views[n:]
 	}
 	return js
+}
+
+// newCountings returns what counts a source's views.
+func newCountings(views []View, tables *gatedTables) []counting {
+	var list []counting
+	by := map[Func][]View{}
+	var funcs []Func
+	for _, v := range views {
+		if by[v.Func] == nil && v.Func.Kind != Identity {
+			funcs = append(funcs, v.Func)
+		}
+		by[v.Func] = append(by[v.Func], v)
+	}
+	for _, f := range funcs {
+		product := Func{HardSwish, f.Alpha, f.Beta}
+		for i, x := range by[Func{}] {
+			if f.Kind == HardSigmoid && len(by[f]) == 1 && len(by[product]) == 1 && gatedViews(x, by[f][0], by[product][0]) {
+				list = append(list, &joint{views: []View{x, by[f][0], by[product][0]}, gated: tables})
+				by[Func{}] = slices.Delete(by[Func{}], i, i+1)
+				by[f], by[product] = nil, nil
+				break
+			}
+		}
+	}
+	for _, j := range newJoints(by[Func{}]) {
+		list = append(list, j)
+	}
+	for _, f := range funcs {
+		if len(by[f]) > 0 {
+			list = append(list, newDerived(f, by[f]))
+		}
+	}
+	return list
 }
 
 // mostPending keeps a cell from overflowing.
@@ -127,11 +174,17 @@ func (j *joint) observe(x []float32, tensors []counter) {
 	}
 	for len(x) > 0 {
 		j.follow(tensors)
+		if j.apart != nil {
+			for _, c := range j.apart {
+				c.observe(x, tensors)
+			}
+			return
+		}
 		n := min(len(x), mostPending)
 		if j.pending+uint64(n) > mostPending {
 			j.settle(tensors)
 		}
-		n = count(x[:n], j.params, j.below, j.limit, j.counts, &j.most)
+		n = count(x[:n], &j.placed, j.summed(), j.limit, j.counts, &j.most)
 		j.pending += uint64(n)
 		x = x[n:]
 		if len(x) == 0 || n == mostPending {
@@ -148,10 +201,18 @@ func (j *joint) observe(x []float32, tensors []counter) {
 	}
 }
 
+// summed is the number of views whose indices a cell is the sum of, 0 for a gated placement.
+func (j *joint) summed() int {
+	if j.gated != nil {
+		return 0
+	}
+	return len(j.views)
+}
+
 // follow takes over the tensors' grids.
 func (j *joint) follow(tensors []counter) {
-	same := j.params != nil
-	for k := range j.views {
+	same := j.grids != nil
+	for k := range j.grids {
 		g := &tensors[j.views[k].Tensor].grid
 		same = same && j.grids[k].rng == g.rng && j.grids[k].exact == g.exact
 	}
@@ -159,12 +220,18 @@ func (j *joint) follow(tensors []counter) {
 		return
 	}
 	j.settle(tensors)
-	j.params = make([]viewParams, len(j.views))
-	j.limit = extremes{finiteLimit, finiteLimit}
+	j.grids, j.bins = make([]grid, len(j.views)), nil
 	for k := range j.views {
-		v, g := &j.views[k], tensors[j.views[k].Tensor].grid
-		j.grids[k], j.bins[k] = g, nil
-		j.params[k] = viewParams{scale: g.scale(), low: v.Low, high: v.High}
+		j.grids[k] = tensors[j.views[k].Tensor].grid
+	}
+	if j.gated != nil {
+		j.placeGated()
+		return
+	}
+	j.limit = extremes{positive: finiteLimit, negative: finiteLimit}
+	for k := range j.views {
+		v, g := &j.views[k], &j.grids[k]
+		j.placed.views[k] = viewParams{scale: g.scale(), low: v.Low, high: v.High}
 		if limit := g.limit(); math.Float32bits(v.High) > limit {
 			j.limit.positive = min(j.limit.positive, limit)
 		}
@@ -176,17 +243,22 @@ func (j *joint) follow(tensors []counter) {
 
 // settle moves the counts to the tensors' counters, whose grids may have grown since.
 func (j *joint) settle(tensors []counter) {
+	for _, c := range j.apart {
+		c.settle(tensors)
+	}
 	if j.pending == 0 {
 		return
 	}
-	if j.bins[0] == nil {
+	if j.bins == nil {
 		j.findBins()
 	}
+	filled := j.filled()
 	for k := range j.views {
-		t, v := &tensors[j.views[k].Tensor], &j.views[k]
-		t.max = max(t.max, v.most(j.most))
+		t := &tensors[j.views[k].Tensor]
+		t.max = max(t.max, j.shown(k))
+		t.counted = true
 		merged := j.grids[k].doublings(t.rng)
-		for _, half := range j.filled() {
+		for _, half := range filled {
 			bins := j.bins[k]
 			for c := half[0]; c < half[1]; c++ {
 				if n := j.counts[c]; n > 0 {
@@ -195,57 +267,74 @@ func (j *joint) settle(tensors []counter) {
 			}
 		}
 	}
-	for _, half := range j.filled() {
+	for _, half := range filled {
 		clear(j.counts[half[0]:half[1]])
 	}
 	j.pending, j.most = 0, extremes{}
 }
 
+// shown is the largest magnitude, in bits, that view k showed of what is pending.
+func (j *joint) shown(k int) uint32 {
+	switch j.views[k].Func.Kind {
+	case HardSigmoid:
+		return j.most.gate
+	case HardSwish:
+		return j.most.product
+	default:
+		return j.views[k].most(j.most)
+	}
+}
+
 // filled are the ranges of cells that may hold counts.
 func (j *joint) filled() [2][2]int {
-	last := func(bits uint32) int { return cell(math.Float32frombits(bits), zeroCells-1, j.params, j.below) + 1 }
+	last := func(bits uint32) int {
+		return j.placed.cell(math.Float32frombits(bits), zeroCells-1, j.summed())>>j.placed.shift<<j.placed.shift + 1<<j.placed.shift
+	}
+	below := int(j.placed.below)
 	positive, negative := last(j.most.positive), last(j.most.negative|^uint32(absMask))
-	if j.below == 0 {
+	if below == 0 {
 		return [2][2]int{{0, max(positive, negative)}, {}}
 	}
-	return [2][2]int{{0, positive}, {j.below, negative}}
+	return [2][2]int{{0, positive}, {below, negative}}
 }
 
 // findBins lists, for every cell, the bins that its values have in each view: the cells are walked from zero outward, past every
 // magnitude at which a bin begins.
 func (j *joint) findBins() {
+	below := int(j.placed.below)
+	j.bins = make([][]uint16, len(j.views))
 	for k := range j.bins {
 		j.bins[k] = make([]uint16, len(j.counts))
 	}
 	for _, negative := range []bool{false, true} {
 		first, end := 0, len(j.counts)
 		if negative {
-			first = j.below
-		} else if j.below > 0 {
-			end = j.below
+			first = below
+		} else if below > 0 {
+			end = below
 		}
 		var at [mostViews]int
 		var next [mostViews]float32 // where the view's next bin begins
 		find := func(k int) {
 			next[k] = float32(math.Inf(1))
-			if p := &j.params[k]; p.scale > 0 && at[k] < Bins {
+			if p := &j.placed.views[k]; p.scale > 0 && at[k] < Bins {
 				if e := edgeOf(at[k]+1, p.scale); e <= p.bound(negative) {
 					next[k] = e
 				}
 			}
 		}
-		for k := range j.params {
+		for k := range j.views {
 			find(k)
 		}
 		for {
 			e, sum := next[0], 0
-			for k := range j.params {
+			for k := range j.views {
 				e = min(e, next[k])
 			}
 			if math.IsInf(float64(e), 1) {
 				break
 			}
-			for k := range j.params {
+			for k := range j.views {
 				for next[k] == e {
 					at[k]++
 					find(k)
@@ -253,12 +342,12 @@ func (j *joint) findBins() {
 				sum += at[k]
 			}
 			if c := first + zeroCells - 1 + sum; c < end {
-				for k := range j.params {
+				for k := range j.views {
 					j.bins[k][c] = uint16(at[k])
 				}
 			}
 		}
-		if j.below == 0 {
+		if below == 0 {
 			break
 		}
 	}
@@ -286,11 +375,27 @@ func (g *grid) doublings(rng float32) int {
 	return to - from
 }
 
-// observeExtremes finds max|x| of every view.
+// observeExtremes finds max|x| of every view; odd is called for the values that are no finite number, and some others.
 func observeExtremes(x []float32, views []View, tensors []counter, odd func(*counter, float32)) {
+	plain := make([]View, 0, len(views))
+	for _, v := range views {
+		if v.Func.Kind == Identity {
+			plain = append(plain, v)
+			continue
+		}
+		var values [8 * block]float32
+		f := v.Func
+		v.Func = Func{}
+		for from := 0; from < len(x); from += len(values) {
+			piece := x[from:min(from+len(values), len(x))]
+			f.Apply(piece, values[:len(piece)])
+			observeExtremes(values[:len(piece)], []View{v}, tensors, odd)
+		}
+	}
+	views = plain
 	var e extremes
 	for len(x) > 0 {
-		n := extreme(x, extremes{finiteLimit, finiteLimit}, &e)
+		n := extreme(x, extremes{positive: finiteLimit, negative: finiteLimit}, &e)
 		x = x[n:]
 		n = min(len(x), block)
 		for _, v := range x[:n] {

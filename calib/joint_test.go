@@ -8,10 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func bounded(tensor int, low, high float32) View { return View{Tensor: tensor, Low: low, High: high} }
+
 // Seven tensors that are views of one source, and one that joins two sources, count as when each is observed by itself.
 func TestViewsCountAsTheirTensors(t *testing.T) {
 	inf, minusZero := float32(math.Inf(1)), float32(math.Copysign(0, -1))
-	views := []View{Whole(0), {1, 0, inf}, {2, 0, 6}, {3, -1, 1}, {4, -inf, 0}, {5, -2, 0.5}, {6, 0, 0}, {7, 0, inf}, {9, -6, minusZero}}
+	views := []View{
+		Whole(0), bounded(1, 0, inf), bounded(2, 0, 6), bounded(3, -1, 1), bounded(4, -inf, 0), bounded(5, -2, 0.5), bounded(6, 0, 0),
+		bounded(7, 0, inf), bounded(9, -6, minusZero),
+	}
 	names := []string{"x", "relu", "relu6", "hardtanh", "negative", "lopsided", "nothing", "joined", "y", "below"}
 	for _, m := range Methods() {
 		for seed := range uint64(8) {
@@ -20,7 +25,7 @@ func TestViewsCountAsTheirTensors(t *testing.T) {
 			require.NoError(t, err)
 			x, err := joined.Source(views...)
 			require.NoError(t, err)
-			y, err := joined.Source(Whole(8), View{7, 0, 3})
+			y, err := joined.Source(Whole(8), bounded(7, 0, 3))
 			require.NoError(t, err)
 			apart, err := NewCollector(m, names, Options{})
 			require.NoError(t, err)
@@ -93,7 +98,7 @@ func TestSourceRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.Source(Whole(1))
 	require.EqualError(t, err, "view of tensor number 1: there are 1")
-	for _, v := range []View{{0, 1, 2}, {0, -2, -1}, {0, float32(math.NaN()), 1}} {
+	for _, v := range []View{bounded(0, 1, 2), bounded(0, -2, -1), bounded(0, float32(math.NaN()), 1)} {
 		_, err = c.Source(v)
 		require.ErrorContains(t, err, "does not hold 0")
 	}

@@ -10,15 +10,55 @@
 // A block goes two ways: first the indices and the extremes of its values, which compilers turn into vector code, then, if no value is
 // beyond the limit, the counting, one store a value. The indices wait in the first-level cache.
 
-// sight widens most by the magnitudes of n values.
-INLINE struct qg_extremes sight(const float *restrict x, size_t n, struct qg_extremes most) {
+INLINE uint32_t bits(float x) {
+	uint32_t b;
+	memcpy(&b, &x, sizeof b);
+	return b;
+}
+
+INLINE float number(uint32_t b) {
+	float x;
+	memcpy(&x, &b, sizeof x);
+	return x;
+}
+
+INLINE float magnitude(float x) { return number(bits(x) & ABS); }
+
+// least is the smaller of two magnitudes, which order as their bits do, a NaN's above all. Compilers make branches or masks of floats'
+// comparisons, and one instruction of this.
+INLINE float least(float a, float b) { return number(bits(a) < bits(b) ? bits(a) : bits(b)); }
+
+// gate is HardSigmoid of a number, each step rounded by itself. It takes standard C (kernel_cgo.go's -std), and two statements, to keep
+// compilers from joining the multiplication and the addition, which would round once.
+INLINE float gate(float x, float alpha, float beta) {
+	float t = alpha * x;
+	t = t + beta;
+	int32_t b = (int32_t)bits(t); // negative where t is
+	return least(number((uint32_t)(b < 0 ? 0 : b)), 1);
+}
+
+// sight widens most by the magnitudes of n values, and of what a gated placement makes of them.
+INLINE struct qg_extremes sight(const float *restrict x, size_t n, struct qg_extremes most, const struct qg_placement *restrict gated) {
 	int32_t positive = 0;  // the largest as a signed number is the largest positive value
 	uint32_t negative = 0; // the largest as an unsigned number is the most negative value, where there is one
 	for (size_t i = 0; i < n; i++) {
-		uint32_t b;
-		memcpy(&b, x + i, sizeof b);
+		uint32_t b = bits(x[i]);
 		positive = positive > (int32_t)b ? positive : (int32_t)b;
 		negative = negative > b ? negative : b;
+	}
+	if (gated) {
+		float alpha = gated->alpha, beta = gated->beta;
+		uint32_t open = 0, product = 0;
+		for (size_t i = 0; i < n; i++) {
+			float s = gate(x[i], alpha, beta);
+			uint32_t o = bits(s) & ABS, p = bits(x[i] * s) & ABS;
+			open = open > o ? open : o;
+			product = product > p ? product : p;
+		}
+		if (open > most.gate)
+			most.gate = open;
+		if (product > most.product)
+			most.product = product;
 	}
 	negative = negative > ABS ? negative & ABS : 0;
 	if ((uint32_t)positive > most.positive)
@@ -28,17 +68,33 @@ INLINE struct qg_extremes sight(const float *restrict x, size_t n, struct qg_ext
 	return most;
 }
 
-// cells gives the place of each value in a joint histogram. The bounds keep every place inside it, a NaN's too.
-INLINE void cells(const float *restrict x, size_t n, const struct qg_view *restrict views, int nviews, uint32_t below, uint32_t *restrict at) {
+INLINE int within(struct qg_extremes seen, struct qg_extremes limit) {
+	return seen.positive <= limit.positive && seen.negative <= limit.negative && seen.gate <= limit.gate && seen.product <= limit.product;
+}
+
+// bin is the index of a magnitude that its grid holds.
+INLINE uint32_t bin(float a, float scale) { return (uint32_t)(int32_t)(a * scale); }
+
+// cells gives the place of each value in a joint histogram that holds them all.
+INLINE void cells(const float *restrict x, size_t n, const struct qg_placement *restrict p, int nviews, uint32_t *restrict at) {
 	struct qg_view view[QG_MOST_VIEWS];
-	for (int v = 0; v < nviews; v++)
-		view[v] = views[v];
+	for (int v = 0; v < QG_MOST_VIEWS; v++)
+		view[v] = p->views[v];
+	uint32_t below = p->below;
+	if (nviews == 0) {
+		float alpha = p->alpha, beta = p->beta;
+		uint32_t turn = p->turn, shift = p->shift, mask = (1u << shift) - 1;
+		for (size_t i = 0; i < n; i++) {
+			float s = gate(x[i], alpha, beta);
+			uint32_t open = bin(s, view[1].scale), product = bin(magnitude(x[i] * s), view[2].scale);
+			uint32_t sum = bin(magnitude(x[i]), view[0].scale) + (bits(x[i]) > ABS ? turn - open : open);
+			at[i] = (sum << shift) + (product & mask) + (bits(x[i]) > ABS ? below : 0);
+		}
+		return;
+	}
 	for (size_t i = 0; i < n; i++) {
-		uint32_t b, magnitude, sum = 0, zero = (uint32_t)i % QG_ZEROS;
-		memcpy(&b, x + i, sizeof b);
-		magnitude = b & ABS;
-		float a;
-		memcpy(&a, &magnitude, sizeof a);
+		uint32_t b = bits(x[i]), sum = 0, zero = (uint32_t)i % QG_ZEROS;
+		float a = magnitude(x[i]);
 		for (int v = 0; v < nviews; v++) {
 			float bound = b > ABS ? -view[v].low : view[v].high;
 			float f = (a < bound ? a : bound) * view[v].scale;
@@ -63,8 +119,8 @@ INLINE void add(const uint32_t *restrict at, size_t n, uint32_t *restrict counts
 
 // While one block is counted, which takes loads and stores, the places of the next are computed, which takes arithmetic: side by side in
 // groups, so that a core does both at once.
-INLINE size_t count(const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below, struct qg_extremes limit,
-	uint32_t *counts, struct qg_extremes *most) {
+INLINE size_t count(const float *x, size_t n, const struct qg_placement *p, int nviews, struct qg_extremes limit, uint32_t *counts,
+	struct qg_extremes *most) {
 	enum { GROUP = 16 };
 	uint32_t places[2][QG_BLOCK];
 	size_t done = 0, waiting = 0; // values counted; values behind them whose places are known
@@ -73,20 +129,20 @@ INLINE size_t count(const float *x, size_t n, const struct qg_view *views, int n
 		const float *ahead_of = x + done + waiting;
 		size_t left = n - done - waiting, m = left < QG_BLOCK ? left : QG_BLOCK;
 		if (m > 0) {
-			struct qg_extremes seen = sight(ahead_of, m, *most);
-			if (seen.positive > limit.positive || seen.negative > limit.negative)
-				m = 0;
-			else
+			struct qg_extremes seen = sight(ahead_of, m, *most, nviews == 0 ? p : NULL);
+			if (within(seen, limit))
 				*most = seen;
+			else
+				m = 0;
 		}
 		ahead(ahead_of, left);
 		if (m == QG_BLOCK && waiting == QG_BLOCK) {
 			for (size_t i = 0; i < QG_BLOCK; i += GROUP) {
-				cells(ahead_of + i, GROUP, views, nviews, below, next + i);
+				cells(ahead_of + i, GROUP, p, nviews, next + i);
 				add(now + i, GROUP, counts);
 			}
 		} else {
-			cells(ahead_of, m, views, nviews, below, next);
+			cells(ahead_of, m, p, nviews, next);
 			add(now, waiting, counts);
 		}
 		done += waiting;
@@ -100,8 +156,8 @@ INLINE size_t extreme(const float *x, size_t n, struct qg_extremes limit, struct
 	size_t done = 0;
 	while (done < n) {
 		size_t m = n - done < QG_BLOCK ? n - done : QG_BLOCK;
-		struct qg_extremes now = sight(x + done, m, *most);
-		if (now.positive > limit.positive || now.negative > limit.negative)
+		struct qg_extremes now = sight(x + done, m, *most, NULL);
+		if (!within(now, limit))
 			break;
 		*most = now;
 		done += m;
@@ -109,21 +165,36 @@ INLINE size_t extreme(const float *x, size_t n, struct qg_extremes limit, struct
 	return done;
 }
 
+INLINE void gates(const float *restrict x, size_t n, float alpha, float beta, int product, float *restrict out) {
+	for (size_t i = 0; i < n; i++) {
+		float s = gate(x[i], alpha, beta);
+		out[i] = x[i] == x[i] ? s : x[i];
+	}
+	if (product)
+		for (size_t i = 0; i < n; i++)
+			out[i] = x[i] * out[i];
+}
+
 // Each of them is compiled for a set of instructions, and for every number of views by itself, so that the loops over views dissolve.
 #define COMPILE(suffix, attribute)                                                                                                 \
-	attribute static size_t count_##suffix(const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below,  \
+	attribute static size_t count_##suffix(const float *x, size_t n, const struct qg_placement *p, int nviews,                 \
 		struct qg_extremes limit, uint32_t *counts, struct qg_extremes *most) {                                            \
 		switch (nviews) {                                                                                                  \
+		case 0:                                                                                                            \
+			return count(x, n, p, 0, limit, counts, most);                                                             \
 		case 1:                                                                                                            \
-			return count(x, n, views, 1, below, limit, counts, most);                                                  \
+			return count(x, n, p, 1, limit, counts, most);                                                             \
 		case 2:                                                                                                            \
-			return count(x, n, views, 2, below, limit, counts, most);                                                  \
+			return count(x, n, p, 2, limit, counts, most);                                                             \
 		default:                                                                                                           \
-			return count(x, n, views, 3, below, limit, counts, most);                                                  \
+			return count(x, n, p, 3, limit, counts, most);                                                             \
 		}                                                                                                                  \
 	}                                                                                                                          \
 	attribute static size_t extreme_##suffix(const float *x, size_t n, struct qg_extremes limit, struct qg_extremes *most) {   \
 		return extreme(x, n, limit, most);                                                                                 \
+	}                                                                                                                          \
+	attribute static void gates_##suffix(const float *x, size_t n, float alpha, float beta, int product, float *out) {         \
+		gates(x, n, alpha, beta, product, out);                                                                            \
 	}
 
 COMPILE(base, )
@@ -142,16 +213,16 @@ int qg_best(void) {
 int qg_best(void) { return QG_BASE; }
 #endif
 
-size_t qg_count(int level, const float *x, size_t n, const struct qg_view *views, int nviews, uint32_t below,
-	struct qg_extremes limit, uint32_t *counts, struct qg_extremes *most) {
+size_t qg_count(int level, const float *x, size_t n, const struct qg_placement *p, int nviews, struct qg_extremes limit, uint32_t *counts,
+	struct qg_extremes *most) {
 #ifdef __x86_64__
 	if (level == QG_AVX512)
-		return count_avx512(x, n, views, nviews, below, limit, counts, most);
+		return count_avx512(x, n, p, nviews, limit, counts, most);
 	if (level == QG_AVX2)
-		return count_avx2(x, n, views, nviews, below, limit, counts, most);
+		return count_avx2(x, n, p, nviews, limit, counts, most);
 #endif
 	(void)level;
-	return count_base(x, n, views, nviews, below, limit, counts, most);
+	return count_base(x, n, p, nviews, limit, counts, most);
 }
 
 size_t qg_extreme(int level, const float *x, size_t n, struct qg_extremes limit, struct qg_extremes *most) {
@@ -163,4 +234,19 @@ size_t qg_extreme(int level, const float *x, size_t n, struct qg_extremes limit,
 #endif
 	(void)level;
 	return extreme_base(x, n, limit, most);
+}
+
+void qg_gate(int level, const float *x, size_t n, float alpha, float beta, int product, float *out) {
+#ifdef __x86_64__
+	if (level == QG_AVX512) {
+		gates_avx512(x, n, alpha, beta, product, out);
+		return;
+	}
+	if (level == QG_AVX2) {
+		gates_avx2(x, n, alpha, beta, product, out);
+		return;
+	}
+#endif
+	(void)level;
+	gates_base(x, n, alpha, beta, product, out);
 }

@@ -2,8 +2,10 @@
 
 package calib
 
-func count(x []float32, views []viewParams, below int, limit extremes, counts []uint32, most *extremes) int {
-	return plainCount(x, views, below, limit, counts, most)
+func count(x []float32, p *placement, views int, limit extremes, counts []uint32, most *extremes) int {
+	return plainCount(x, p, views, limit, counts, most)
 }
 
 func extreme(x []float32, limit extremes, most *extremes) int { return plainExtreme(x, limit, most) }
+
+func gates(x []float32, f Func, out []float32) { plainGates(x, f, out) }

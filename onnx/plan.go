@@ -29,7 +29,8 @@ type Entry struct {
 // CalibrationPlan lists what calibration observes, in the order of a TensorRT calibration cache.
 type CalibrationPlan struct {
 	Entries []Entry
-	parts   map[string][]part // tensor -> where else its values are; none for a tensor to tap
+	parts   parts // where else a tensor's values are; none for a tensor to tap
+	bounded parts // the same without functions
 }
 
 // Observed lists the tensors with a range of their own, each once and in order: those of entries that are no constant and take no other's.
@@ -72,6 +73,12 @@ const (
 	hardSigmoidSuffix = "@hardsigmoid" // the gate of a HardSwish
 )
 
+// HardSwish is x HardSigmoid(x) with these parameters, by its definition.
+const (
+	hardSwishAlpha = float32(1) / 6
+	hardSwishBeta  = float32(0.5)
+)
+
 // planner counts TensorRT's layers while it lists the entries, because constants and split nodes are named after them.
 type planner struct {
 	*graph
@@ -80,7 +87,8 @@ type planner struct {
 	constants map[string]string // initialiser -> the entry of its Constant layer
 	observed  map[string]string // tensor -> its first entry
 	own       map[string]bool   // tensors with a range of their own
-	parts     map[string][]part
+	parts     parts             // what tensors are made of
+	bounded   parts             // the same without functions
 }
 
 // observe adds an entry of a tensor. Where the tensor has one already, or share does, the new one takes that one's range.
@@ -111,7 +119,7 @@ func Plan(m *Model) (*CalibrationPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{graph: x, constants: map[string]string{}, observed: map[string]string{}, own: map[string]bool{}, parts: map[string][]part{}}
+	p := &planner{graph: x, constants: map[string]string{}, observed: map[string]string{}, own: map[string]bool{}, parts: parts{}, bounded: parts{}}
 	for _, port := range m.Inputs() {
 		if x.isFloat(port.Name) {
 			p.observe(port.Name, port.Name, "")
@@ -126,7 +134,7 @@ func Plan(m *Model) (*CalibrationPlan, error) {
 			return nil, fmt.Errorf("calibration plan of model %s: node %s: %w", m.name, nodeName(n, i), err)
 		}
 	}
-	return &CalibrationPlan{Entries: p.entries, parts: p.parts}, nil
+	return &CalibrationPlan{Entries: p.entries, parts: p.parts, bounded: p.bounded}, nil
 }
 
 func (p *planner) node(n *pb.NodeProto) error {
@@ -150,7 +158,9 @@ func (p *planner) node(n *pb.NodeProto) error {
 			}
 		}
 	case isOp(n, "HardSwish"):
-		p.observe(p.unnamed("Activation"), n.Output[0]+hardSigmoidSuffix, "")
+		gate := n.Output[0] + hardSigmoidSuffix
+		p.observe(p.unnamed("Activation"), gate, "")
+		p.addGate(gate, n.Input[0], Func{"HardSigmoid", hardSwishAlpha, hardSwishBeta})
 		p.layer++
 	case isOp(n, "Flatten"):
 		p.layer += p.flattenLayers(n, attrInt(n, "axis", 1))
@@ -168,9 +178,7 @@ func (p *planner) node(n *pb.NodeProto) error {
 		}
 		p.observe(out, out, share)
 		if p.own[out] && out == n.Output[0] {
-			if parts := p.partsOf(n); parts != nil {
-				p.parts[out] = parts
-			}
+			p.derive(n)
 		}
 	}
 	return nil

@@ -7,29 +7,41 @@ import (
 )
 
 // Source is a tensor to tap, with the entries that hold its values: its own, and those that only bound, join or move values, such as that of
-// a Relu. They need not be tapped too.
+// a Relu, or compute each from one. They need not be tapped too.
 type Source struct {
 	Tensor string
 	Views  []View
 }
 
-// View is an entry that holds a source's values, each of them moved to Low where it is below and to High where it is above.
+// View is an entry that holds what Func makes of a source's values, each moved to Low where it is below and to High where it is above.
 // Low is at most 0 and -Inf where nothing bounds it, High at least 0 and +Inf. An entry with views of several sources holds the values
 // of all of them.
 type View struct {
 	Entry     string
 	Low, High float32
+	Func      Func
+}
+
+// Func is a function of one value: HardSigmoid, max(0, min(1, Alpha x + Beta)), or HardSwish, x HardSigmoid(x). The zero Func is the identity.
+type Func struct {
+	Op          string // as ONNX names it
+	Alpha, Beta float32
 }
 
 // Sources lists the tensors to tap, in graph order. Their views are the entries that are no constant and take no other's range.
-func (p *CalibrationPlan) Sources() []Source {
+// Without functions, what a function makes of a tensor is tapped too: an engine may compute it with other roundings than anyone else.
+func (p *CalibrationPlan) Sources(functions bool) []Source {
+	all := p.parts
+	if !functions {
+		all = p.bounded
+	}
 	var sources []Source
 	at := map[string]int{}
 	for _, e := range p.Entries {
 		if e.Const || e.SharesScaleOf != "" {
 			continue
 		}
-		parts := p.parts[e.Tensor]
+		parts := all[e.Tensor]
 		if parts == nil {
 			parts = []part{whole(e.Tensor)}
 			at[e.Tensor] = len(sources)
@@ -37,30 +49,88 @@ func (p *CalibrationPlan) Sources() []Source {
 		}
 		for _, b := range parts {
 			s := &sources[at[b.source]]
-			s.Views = append(s.Views, View{Entry: e.Name, Low: b.low, High: b.high})
+			s.Views = append(s.Views, View{Entry: e.Name, Low: b.low, High: b.high, Func: b.f})
 		}
 	}
 	return sources
 }
 
-// part says that a tensor holds source's values within bounds.
+// parts says what tensors are made of that need not be tapped.
+type parts map[string][]part
+
+// part says that a tensor holds what a function makes of source's values, within bounds.
 type part struct {
 	source    string
 	low, high float32
+	f         Func
 }
 
 func whole(tensor string) part {
 	return part{source: tensor, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
 }
 
+// of returns what a tensor is made of; nil where that is not known.
+func (p parts) of(tensor string, own map[string]bool) []part {
+	if list := p[tensor]; list != nil {
+		return list
+	}
+	if own[tensor] {
+		return []part{whole(tensor)}
+	}
+	return nil
+}
+
+// derive notes what a node's output is made of.
+func (p *planner) derive(n *pb.NodeProto) {
+	out := n.Output[0]
+	if p.types[out] != pb.TensorProto_FLOAT {
+		return
+	}
+	for _, known := range []parts{p.bounded, p.parts} {
+		if list := p.partsOf(n, known); list != nil {
+			known[out] = list
+		}
+	}
+	if in, f, ok := p.gateOf(n); ok {
+		p.addGate(out, in, f)
+	}
+}
+
+// gateOf returns the function that a HardSigmoid or HardSwish is of its first input, and a product of a tensor with its own HardSigmoid of
+// that tensor. ok is false for any other node.
+func (p *planner) gateOf(n *pb.NodeProto) (in string, f Func, ok bool) {
+	switch {
+	case isOp(n, "HardSigmoid"):
+		return n.Input[0], Func{"HardSigmoid", attrFloat(n, "alpha", 0.2), attrFloat(n, "beta", 0.5)}, true
+	case isOp(n, "HardSwish"):
+		return n.Input[0], Func{"HardSwish", hardSwishAlpha, hardSwishBeta}, true
+	case isOp(n, "Mul"):
+		for i, in := range n.Input[:2] {
+			if g := p.producer[n.Input[1-i]]; isOp(g, "HardSigmoid") && g.Input[0] == in {
+				_, f, _ = p.gateOf(g)
+				f.Op = "HardSwish"
+				return in, f, true
+			}
+		}
+	}
+	return "", Func{}, false
+}
+
+// addGate notes that a tensor is a function of another, where that is tapped itself.
+func (p *planner) addGate(tensor, in string, f Func) {
+	if list := p.parts.of(in, p.own); len(list) == 1 && list[0] == whole(in) {
+		w := whole(in)
+		w.f = f
+		p.parts[tensor] = []part{w}
+	}
+}
+
 // permutes lists operators whose output holds the very values of their first input.
 var permutes = []string{"DepthToSpace", "Flatten", "Identity", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"}
 
-// partsOf returns what the output of a node that bounds, joins or moves values is made of; nil where it must be tapped.
-func (p *planner) partsOf(n *pb.NodeProto) []part {
-	if p.types[n.Output[0]] != pb.TensorProto_FLOAT {
-		return nil
-	}
+// partsOf returns what the output of a node that bounds, joins or moves values is made of, with what is known of its inputs; nil where it
+// must be tapped.
+func (p *planner) partsOf(n *pb.NodeProto, known parts) []part {
 	low, high := float32(math.Inf(-1)), float32(math.Inf(1))
 	inputs := n.Input[:min(1, len(n.Input))]
 	switch {
@@ -76,20 +146,17 @@ func (p *planner) partsOf(n *pb.NodeProto) []part {
 	case !isOp(n, permutes...):
 		return nil
 	}
-	var parts []part
+	var list []part
 	for _, in := range inputs {
-		of := p.parts[in]
+		of := known.of(in, p.own)
 		if of == nil {
-			if !p.own[in] {
-				return nil
-			}
-			of = []part{whole(in)}
+			return nil
 		}
 		for _, b := range of {
-			parts = append(parts, part{b.source, min(max(b.low, low), high), max(min(b.high, high), low)})
+			list = append(list, part{b.source, min(max(b.low, low), high), max(min(b.high, high), low), b.f})
 		}
 	}
-	return parts
+	return list
 }
 
 // clipBounds returns a Clip's bounds if the model states them and 0 lies between.

@@ -68,7 +68,7 @@ func (x *graph) inner(name string) bool {
 	}
 	if out, ok := strings.CutSuffix(name, hardSigmoidSuffix); ok && isOp(x.producer[out], "HardSwish") {
 		n := x.producer[out]
-		x.g.Node = append(x.g.Node, newNode("HardSigmoid", name, n.Input[:1], []string{name}, floatAttr("alpha", 1./6), floatAttr("beta", 0.5)))
+		x.g.Node = append(x.g.Node, newNode("HardSigmoid", name, n.Input[:1], []string{name}, floatAttr("alpha", hardSwishAlpha), floatAttr("beta", hardSwishBeta)))
 		x.types[name], x.shapes[name] = x.types[out], x.shapes[out]
 		return true
 	}

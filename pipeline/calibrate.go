@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -131,7 +132,15 @@ func (p *prepared) chunk() int { return max(1, int(p.input.Shape[0])) }
 
 // openObserved opens a model whose outputs hold the values that plan's entries are made of, as sources says.
 func (r *run) openObserved(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan) (engine.Session, []onnx.Source, error) {
-	data, sources, err := tapped(m.model, plan)
+	sources := plan.Sources(true)
+	if err := r.checkFunctions(ctx, m, plan, sources); err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		r.Report.Debugf("%s: what functions make of tensors is taken from the engine: %v", m.name, err)
+		sources = plan.Sources(false)
+	}
+	data, err := tapped(m.model, sources)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -154,19 +163,91 @@ func OpenObserved(ctx context.Context, env Env, spec Model) (engine.Session, err
 	return s, err
 }
 
-// tapped is a model whose outputs are the sources of plan's ranges, in their order.
-func tapped(m *onnx.Model, plan *onnx.CalibrationPlan) ([]byte, []onnx.Source, error) {
-	sources := plan.Sources()
+// checkFunctions is nil if the engine computes, to the bit, what the sources' views compute themselves: then that need not be tapped.
+func (r *run) checkFunctions(ctx context.Context, m *prepared, plan *onnx.CalibrationPlan, sources []onnx.Source) error {
+	var tensors []string
+	output := map[string]int{} // by tensor
+	tap := func(tensor string) {
+		if _, ok := output[tensor]; !ok {
+			output[tensor] = len(tensors)
+			tensors = append(tensors, tensor)
+		}
+	}
+	ofEntry := map[string]string{}
+	for _, e := range plan.Entries {
+		ofEntry[e.Name] = e.Tensor
+	}
+	type check struct {
+		x, y int // outputs
+		f    calib.Func
+	}
+	var checks []check
+	for _, s := range sources {
+		for _, v := range s.Views {
+			if v.Func.Op != "" && math.IsInf(float64(v.Low), -1) && math.IsInf(float64(v.High), 1) {
+				tap(s.Tensor)
+				tap(ofEntry[v.Entry])
+				checks = append(checks, check{output[s.Tensor], output[ofEntry[v.Entry]], function(v.Func)})
+			}
+		}
+	}
+	if len(checks) == 0 {
+		return nil
+	}
+	if _, ok := r.Backend.(engine.Optimizer); !ok { // where opening a session may take minutes
+		return errors.New("the engine is not asked how it computes them")
+	}
+	model, err := onnx.Tap(m.model, tensors)
+	if err != nil {
+		return err
+	}
+	data, err := model.Bytes()
+	if err != nil {
+		return err
+	}
+	s, err := r.Backend.Open(ctx, engine.Model{Name: m.name, Data: data}, engine.Options{Threads: 1, NoTF32: true, Batch: m.chunk()})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	out := make([]*tensor.Tensor, len(tensors))
+	for i := range out {
+		out[i] = &tensor.Tensor{}
+	}
+	if err := s.Run(ctx, r.noise(m, m.chunk()), out); err != nil {
+		return err
+	}
+	for _, c := range checks {
+		x, want := out[c.x], out[c.y]
+		if len(x.Data) != len(want.Data) {
+			return fmt.Errorf("%q has %d values, %q %d", tensors[c.y], len(want.Data), tensors[c.x], len(x.Data))
+		}
+		got := &tensor.Tensor{}
+		got.Resize(want.Shape...)
+		c.f.Apply(x.Data, got.Data)
+		if err := sameBits(want, got); err != nil {
+			return fmt.Errorf("%s of %q: quantgate %w", c.f.Kind, tensors[c.x], err)
+		}
+	}
+	return nil
+}
+
+// function is what package calib calls a function of package onnx.
+func function(f onnx.Func) calib.Func {
+	return calib.Func{Kind: calib.FuncKind(f.Op), Alpha: f.Alpha, Beta: f.Beta}
+}
+
+// tapped is a model whose outputs are the sources, in their order.
+func tapped(m *onnx.Model, sources []onnx.Source) ([]byte, error) {
 	names := make([]string, len(sources))
 	for i, s := range sources {
 		names[i] = s.Tensor
 	}
 	model, err := onnx.Tap(m, names)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	data, err := model.Bytes()
-	return data, sources, err
+	return model.Bytes()
 }
 
 // constant is an entry whose values are part of the model.
@@ -196,7 +277,7 @@ func newCollector(method calib.Method, plan *onnx.CalibrationPlan, sources []onn
 	for _, s := range sources {
 		views := make([]calib.View, len(s.Views))
 		for k, v := range s.Views {
-			views[k] = calib.View{Tensor: index[v.Entry], Low: v.Low, High: v.High}
+			views[k] = calib.View{Tensor: index[v.Entry], Low: v.Low, High: v.High, Func: function(v.Func)}
 		}
 		i, err := c.Source(views...)
 		if err != nil {

@@ -124,7 +124,7 @@ func compute(ctx context.Context, a, b engine.Session, x *tensor.Tensor, same sa
 	}
 	for i := range out[0] {
 		if err := same(out[0][i], out[1][i]); err != nil {
-			return fmt.Errorf("output %d: %w", i, err)
+			return fmt.Errorf("output %d: the shorter form %w", i, err)
 		}
 	}
 	return nil
@@ -133,11 +133,11 @@ func compute(ctx context.Context, a, b engine.Session, x *tensor.Tensor, same sa
 // sameBits is nil if two tensors are alike to the bit.
 func sameBits(want, got *tensor.Tensor) error {
 	if !want.Shape.Equal(got.Shape) {
-		return fmt.Errorf("the shorter form gives %s, not %s", got.Shape, want.Shape)
+		return fmt.Errorf("gives %s, not %s", got.Shape, want.Shape)
 	}
 	for i, v := range want.Data {
 		if w := got.Data[i]; math.Float32bits(v) != math.Float32bits(w) {
-			return fmt.Errorf("the shorter form gives %g where %g is right", w, v)
+			return fmt.Errorf("gives %g where %g is right", w, v)
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func sameBits(want, got *tensor.Tensor) error {
 // sameValues is nil if two tensors hold the same values, to the bit, in whatever order: the sums of hashes of their values are compared.
 func sameValues(want, got *tensor.Tensor) error {
 	if a, b := hashSum(want.Data), hashSum(got.Data); len(want.Data) != len(got.Data) || a != b {
-		return fmt.Errorf("the shorter form gives other values (%d, hash %x) than the right ones (%d, hash %x)", len(got.Data), b, len(want.Data), a)
+		return fmt.Errorf("gives other values (%d, hash %x) than the right ones (%d, hash %x)", len(got.Data), b, len(want.Data), a)
 	}
 	return nil
 }

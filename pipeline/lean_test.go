@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -111,6 +112,61 @@ func TestCalibrationInBlocks(t *testing.T) {
 				t.Skip("SKIPPED, this compares nothing: ONNX Runtime has no blocked layout on this processor")
 			}
 			require.Contains(t, notes.debug[0], "changes of layout saved")
+		})
+	}
+}
+
+// fused is ONNX Runtime, but that it computes the last value with one rounding less.
+type fused struct{ engine.Optimizer }
+
+func (f fused) Open(ctx context.Context, m engine.Model, o engine.Options) (engine.Session, error) {
+	s, err := f.Optimizer.Open(ctx, m, o)
+	return fusedSession{s}, err
+}
+
+type fusedSession struct{ engine.Session }
+
+func (s fusedSession) Run(ctx context.Context, in *tensor.Tensor, out []*tensor.Tensor) error {
+	err := s.Session.Run(ctx, in, out)
+	if err == nil {
+		y := out[len(out)-1].Data
+		y[len(y)-1] += 0x1p-20
+	}
+	return err
+}
+
+// TestObservedFunctions: what functions make of tensors is tapped only where the engine computes it in another way than package calib.
+func TestObservedFunctions(t *testing.T) {
+	b := orttest.Backend(t)
+	m, err := onnx.Load("../testdata/models/dwsep_hswish.onnx")
+	require.NoError(t, err)
+	in, err := m.ImageInput()
+	require.NoError(t, err)
+	plan, err := onnx.Plan(m)
+	require.NoError(t, err)
+	p := &prepared{name: "dwsep_hswish", model: m, input: in}
+	for _, c := range []struct {
+		name    string
+		backend engine.Backend
+		tapped  bool
+		note    string
+	}{
+		{"alike", b, false, ""},
+		{"with other roundings", fused{b}, true, "dwsep_hswish: what functions make of tensors is taken from the engine: HardSwish of "},
+		{"not asked", plainly{b}, true, "dwsep_hswish: what functions make of tensors is taken from the engine: the engine is not asked"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			notes := &recorder{}
+			r := &run{Env: Env{c.backend, notes}, job: Job{BatchSize: 2}}
+			s, sources, err := r.openObserved(t.Context(), p, plan)
+			require.NoError(t, err)
+			defer s.Close()
+			require.Len(t, s.Outputs(), len(sources))
+			require.Equal(t, plan.Sources(!c.tapped), sources)
+			require.NotEqual(t, plan.Sources(c.tapped), sources)
+			if c.note != "" {
+				require.Contains(t, strings.Join(notes.debug, "\n"), c.note)
+			}
 		})
 	}
 }

@@ -19,7 +19,7 @@ func TestOutput(t *testing.T) {
 	require.NoError(t, err)
 	plan, err := onnx.Plan(m)
 	require.NoError(t, err)
-	hidden := plan.Sources()[1].Tensor
+	hidden := plan.Sources(true)[1].Tensor
 	both, err := onnx.Tap(m, []string{hidden, logits.Name})
 	require.NoError(t, err)
 	double := Model{Path: filepath.Join(t.TempDir(), "relu_mlp.onnx"), Preprocess: unit, Output: logits.Name}

@@ -206,7 +206,8 @@ func (s *Subject) observe(ctx context.Context, b engine.Backend, plan *onnx.Cali
 	if err != nil {
 		return nil, err
 	}
-	data, sources, err := tapped(s.model, plan)
+	sources := plan.Sources(false)
+	data, err := tapped(s.model, sources)
 	if err != nil {
 		return nil, err
 	}
