@@ -161,7 +161,7 @@ func (c *Collector) EndBatch() error {
 			return fmt.Errorf("%w: Observe before EndFirstMax", ErrOrder)
 		}
 	}
-	c.merge(counting.settle)
+	c.merge(counting.endBatch)
 	c.batches++
 	return nil
 }

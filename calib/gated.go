@@ -105,6 +105,12 @@ func (d *derived) settle(tensors []counter) {
 	}
 }
 
+func (d *derived) endBatch(tensors []counter) {
+	for _, j := range d.joints {
+		j.endBatch(tensors)
+	}
+}
+
 // gatedViews says whether three views are a value, its gate and their product, in which case a gated placement can count them, if the
 // gate never falls.
 func gatedViews(x, gate, product View) bool {

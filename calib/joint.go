@@ -74,7 +74,7 @@ func (v *View) most(e extremes) uint32 {
 }
 
 // joint counts a source's values in all its views with one store a value: in the cell that a placement names.
-// Settling moves the counts to the tensors' counters, when a batch ends and before a grid changes.
+// Settling moves the counts to the tensors' counters, before a grid changes and in the end.
 type joint struct {
 	views  []View
 	gated  *gatedTables // of a gated placement; nil for one by bounds
@@ -95,6 +95,8 @@ type counting interface {
 	observe(x []float32, tensors []counter)
 	// settle moves all counts to the tensors' counters.
 	settle(tensors []counter)
+	// endBatch moves those that the end of a batch changes.
+	endBatch(tensors []counter)
 }
 
 // newJoint returns a joint histogram of at most mostViews views without functions.
@@ -271,6 +273,20 @@ func (j *joint) settle(tensors []counter) {
 		clear(j.counts[half[0]:half[1]])
 	}
 	j.pending, j.most = 0, extremes{}
+}
+
+// endBatch settles where a value equal to its grid's range was counted, which stays in the last bin from now on, if the grid can still
+// grow: a gate's cannot beyond 1. Other counts mean the same in a later batch.
+func (j *joint) endBatch(tensors []counter) {
+	for _, c := range j.apart {
+		c.endBatch(tensors)
+	}
+	for k, g := range j.grids {
+		grows := j.views[k].Func.Kind != HardSigmoid || g.rng < 1
+		if g.exact && grows && j.pending > 0 && j.shown(k) >= g.limit() {
+			j.settle(tensors)
+		}
+	}
 }
 
 // shown is the largest magnitude, in bits, that view k showed of what is pending.

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Results chooses every tensor's range, in the order of NewCollector's list. It changes nothing: more batches may follow.
+// Results chooses every tensor's range, in the order of NewCollector's list. More batches may follow.
 // It fails when no batch was observed, when a batch is unfinished, and when a tensor got no value at all.
 func (c *Collector) Results() ([]Result, error) {
 	if c.batches == 0 {
@@ -18,6 +18,7 @@ func (c *Collector) Results() ([]Result, error) {
 			}
 		}
 	}
+	c.merge(counting.settle)
 	out := make([]Result, len(c.total))
 	for i := range c.total {
 		if !c.total[i].seen {
