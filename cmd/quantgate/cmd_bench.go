@@ -111,7 +111,7 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.inputSize, "input-size", defaultInputSize, "side of the images in `pixels` where a model leaves it open")
 	fs.StringVar(&f.out, "out", "quantgate-bench.json", "`file` of results: those measured are added to it, and all of them printed")
 	fs.BoolVar(&f.resume, "resume", false, "do not measure again what --out holds")
-	fs.StringVar(&f.savePlan, "save-plan", "", "with tensorrt: `folder` to copy TensorRT's plans to, as <model>.<precision>.<batch>.plan")
+	fs.StringVar(&f.savePlan, "save-plan", "", "with tensorrt: `folder` to copy TensorRT's plans to, as <model>.<precision>.<batch>.plan (int8-fp16 with --int8-fp16)")
 	fs.StringVar(&f.plots, "plots", "", "`folder` to write throughput.svg, and scaling.svg of several GPUs, to")
 	fs.StringVar(&f.format, "format", string(reports.FormatText), strings.Join(reports.ThroughputFormats(), ", "))
 }
@@ -343,6 +343,9 @@ func (b *benchJob) settings(s *pipeline.Subject) string {
 	if b.group != nil {
 		add("builder optimisation level", b.tensorrt.level)
 		add("workspace", b.tensorrt.workspace)
+		if t := b.tensorrt.timingCache; t != "" {
+			add("timing cache", filepath.Base(t)) // it decides kernels; its content grows with each build, and its folder is the machine's
+		}
 	}
 	if s.OpenSize() && b.inputSize != defaultInputSize {
 		add("input size", strconv.Itoa(b.inputSize))
@@ -441,6 +444,9 @@ func (b *benchJob) keepPlan(s *pipeline.Subject, m engine.Model, o engine.Option
 	plan, err := b.group.Plan(m, o)
 	if err != nil {
 		return fmt.Errorf("--save-plan: %w", err)
+	}
+	if precision == pipeline.INT8 && b.tensorrt.int8fp16 {
+		precision = "int8-fp16" // another engine, which may stand beside INT8's
 	}
 	path := filepath.Join(b.savePlan, fmt.Sprintf("%s.%s.%d.plan", s.Name, precision, o.Batch))
 	if err := renameio.WriteFile(path, plan, 0o644); err != nil {
