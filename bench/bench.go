@@ -1,5 +1,5 @@
-// Package bench measures an engine's throughput and latency, and keeps the figures. It calls no native library: it takes sessions, sensors
-// and a clock.
+// Package bench measures an engine's throughput and latency, and keeps the figures. It calls no native library: it takes sessions, the engine's
+// memory for batches, sensors and a clock.
 package bench
 
 import (
@@ -34,12 +34,16 @@ type Repeater interface {
 type Options struct {
 	Batch    int           // images a call
 	Devices  int           // that share the calls; 0 means 1
-	Parallel int           // calls of Run in flight while throughput with copies is measured; 0 means 1
+	Parallel int           // calls of Run in flight while throughput with copies is measured, each with a batch of its own; 0 means 1
 	Warmup   time.Duration // before each kind of figure
 	Duration time.Duration // of one repeat
 	Repeats  int           // at least MinRepeats
 	// Image is the height and width of an image where the model leaves them open.
 	Image [2]int64
+	// Host, if not nil, allocates the batches that are run with their copies, as the pipeline's are. Where it cannot, they lie in Go's memory.
+	Host engine.HostMemory
+	// Warn, if not nil, is told where Host failed, for which no figure is lost.
+	Warn func(err error)
 	// Watch, if not nil, is called before the repeats that throughput is taken from; what it returns, after them.
 	Watch func() (stop func() *Conditions)
 	// Now is the clock; nil means time.Now.
@@ -115,6 +119,9 @@ func Measure(ctx context.Context, s engine.Session, o Options) (*Figures, error)
 	if m.Now == nil {
 		m.Now = time.Now
 	}
+	if m.Warn == nil {
+		m.Warn = func(error) {}
+	}
 	x, err := Random(s.Inputs()[0].Shape, o.Batch, o.Image, 1)
 	if err != nil {
 		return nil, err
@@ -141,12 +148,43 @@ func Measure(ctx context.Context, s engine.Session, o Options) (*Figures, error)
 		f.Compute = &rate
 		watch = func(run func() error) error { return run() }
 	}
-	if f.Latency, err = m.latency(ctx, s, x); err != nil {
+	batches, free := m.batches(x) // after Fill, for which the session needs memory of such a kind too
+	defer free()
+	if f.Latency, err = m.latency(ctx, s, batches[0]); err != nil {
 		return nil, err
 	}
-	calls := func(ctx context.Context, n int) error { return m.run(ctx, s, x, n) }
+	calls := func(ctx context.Context, n int) error { return m.run(ctx, s, batches, n) }
 	f.EndToEnd, err = m.rate(ctx, m.Batch, m.Parallel, calls, watch)
 	return f, err
+}
+
+// batches are copies of x, one for each call in flight: one for all may stay in the processor's caches. free gives their memory back.
+func (m *meter) batches(x *tensor.Tensor) (batches []*tensor.Tensor, free func()) {
+	memory, free := m.allocate(len(x.Data))
+	for _, values := range memory {
+		copy(values, x.Data)
+		batches = append(batches, &tensor.Tensor{Shape: x.Shape, Data: values})
+	}
+	return batches, free
+}
+
+// allocate makes memory of n values for each call in flight: the engine's, or Go's for all of them.
+func (m *meter) allocate(n int) (memory [][]float32, free func()) {
+	if m.Host != nil {
+		memory, giveBack, err := engine.AllocBatches(m.Host, m.Parallel, n)
+		if err == nil {
+			return memory, func() {
+				if err := giveBack(); err != nil {
+					m.Warn(fmt.Errorf("the batches' memory was not given back: %w", err))
+				}
+			}
+		}
+		m.Warn(fmt.Errorf("batches lie in ordinary memory, which takes a copy more: %w", err))
+	}
+	for range m.Parallel {
+		memory = append(memory, make([]float32, n))
+	}
+	return memory, func() {}
 }
 
 // mostValues bounds a batch: 8 GiB of float32.
@@ -273,11 +311,11 @@ func (m *meter) latency(ctx context.Context, s engine.Session, x *tensor.Tensor)
 	return Latency{P50: Percentile(calls, 50), P90: Percentile(calls, 90), P99: Percentile(calls, 99), Calls: len(calls)}, nil
 }
 
-// run makes n calls of Run, as many at once as are wanted.
-func (m *meter) run(ctx context.Context, s engine.Session, x *tensor.Tensor, n int) error {
+// run makes n calls of Run, as many at once as there are batches.
+func (m *meter) run(ctx context.Context, s engine.Session, batches []*tensor.Tensor, n int) error {
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	for range min(m.Parallel, n) {
+	for _, x := range batches[:min(len(batches), n)] {
 		g.Go(func() error {
 			out := outputs(s)
 			for next.Add(1) <= int64(n) {

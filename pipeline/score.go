@@ -261,30 +261,22 @@ const hostBytes = 4 << 30
 // hostMemory allocates memory for a model's batches where the engine copies from it without a buffer of its own; free gives it back. Where the
 // engine has not enough it is left to the sessions: the batches take a copy more.
 func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free func()) {
-	var frees []func() error
-	free = func() {
-		for _, f := range frees {
-			if err := f(); err != nil {
-				r.Report.Debugf("%s: the batches' memory was not given back: %v", m.name, err)
-			}
-		}
-	}
 	h, ok := r.Backend.(engine.HostMemory)
 	if !ok {
-		return nil, free
+		return nil, func() {}
 	}
 	size := r.job.BatchSize * imageBytes(m)
-	for range min(batches, hostBytes/max(1, size)) {
-		x, f, err := h.AllocHost(size / 4)
-		if err != nil {
-			r.Report.Debugf("%s: batches lie in ordinary memory, which takes a copy more: %v", m.name, err)
-			free()
-			return nil, func() {}
-		}
-		memory, frees = append(memory, x), append(frees, f)
+	memory, giveBack, err := engine.AllocBatches(h, min(batches, hostBytes/max(1, size)), size/4)
+	if err != nil {
+		r.Report.Debugf("%s: batches lie in ordinary memory, which takes a copy more: %v", m.name, err)
+		return nil, func() {}
 	}
 	r.Report.Debugf("%s: up to %d batches lie where the engine copies them from, in %d MiB", m.name, len(memory), len(memory)*size>>20)
-	return memory, free
+	return memory, func() {
+		if err := giveBack(); err != nil {
+			r.Report.Debugf("%s: the batches' memory was not given back: %v", m.name, err)
+		}
+	}
 }
 
 // open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.

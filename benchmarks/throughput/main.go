@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/quantgate/quantgate/bench"
@@ -59,7 +58,10 @@ func read(dir string) ([]result.Line, error) {
 	for _, network := range networks {
 		var gains []result.Line
 		for _, precision := range precisions {
-			r := find(results, network, precision, false)
+			r, err := find(results, network, precision, false)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", dir, err)
+			}
 			loop, ok := bare[[2]string{network, precision}]
 			if r == nil || !ok {
 				return nil, fmt.Errorf("%s: %s in %s is not in both bench.json and bare.txt", dir, network, precision)
@@ -69,11 +71,22 @@ func read(dir string) ([]result.Line, error) {
 			l.Set([]float64{r.Compute.Median}, []float64{loop})
 			lines = append(lines, l)
 			if precision != bench.Base {
-				gains = append(gains, gain(r, results.In(r, bench.Base), strings.ToUpper(precision)))
+				l, err := gain(results, r, strings.ToUpper(precision))
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", dir, err)
+				}
+				gains = append(gains, l)
 			}
 		}
-		if r := find(results, network, bench.INT8, true); r != nil {
-			l := gain(r, results.In(r, bench.Base), engine.Int8WithHalf)
+		r, err := find(results, network, bench.INT8, true)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		if r != nil {
+			l, err := gain(results, r, engine.Int8WithHalf)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", dir, err)
+			}
 			l.Note = notInINT8(r, engine.Int8WithHalf)
 			gains = append(gains, l)
 		}
@@ -87,11 +100,15 @@ func line(r *bench.Result, precision string) result.Line {
 }
 
 // gain compares a precision with FP32.
-func gain(r, base *bench.Result, precision string) result.Line {
+func gain(rs bench.Results, r *bench.Result, precision string) (result.Line, error) {
 	l := line(r, precision)
+	base := rs.In(r, bench.Base)
+	if base == nil || base.Compute == nil {
+		return l, fmt.Errorf("%s was measured under other circumstances than FP32, or with other calls in flight: measure both alike", r.Title())
+	}
 	l.Peer = "FP32"
 	l.Set([]float64{r.Compute.Median}, []float64{base.Compute.Median})
-	return l
+	return l, nil
 }
 
 // notInINT8 names the layers of an INT8 engine that run in another arithmetic.
@@ -106,15 +123,21 @@ func notInINT8(r *bench.Result, precision string) string {
 	return precision + " runs without INT8 kernels " + strings.Join(names, ", ")
 }
 
-// find returns a network's figure without copies, nil where there is none; an INT8 engine with or without FP16 layers.
-func find(rs bench.Results, network, precision string, withFP16 bool) *bench.Result {
-	i := slices.IndexFunc(rs, func(r bench.Result) bool {
-		return r.Model == network && r.Precision == precision && r.Compute != nil && r.WithFP16() == withFP16
-	})
-	if i < 0 {
-		return nil
+// find returns a network's figure without copies, nil where there is none; an INT8 engine with or without FP16 layers. Where there are
+// several, nothing says which of them the bare loop stands beside.
+func find(rs bench.Results, network, precision string, withFP16 bool) (*bench.Result, error) {
+	var found *bench.Result
+	for i := range rs {
+		r := &rs[i]
+		if r.Model != network || r.Precision != precision || r.Compute == nil || r.WithFP16() != withFP16 {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("bench.json has several figures of %s, with %d and %d calls in flight: keep one measurement's", r.Title(), found.Parallel, r.Parallel)
+		}
+		found = r
 	}
-	return &rs[i]
+	return found, nil
 }
 
 // readBare reads lines such as "resnet50 throughput int8 batch 128: 60522.1 images/s", by network and precision.

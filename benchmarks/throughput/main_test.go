@@ -3,9 +3,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/quantgate/quantgate/bench"
 )
 
 func TestRead(t *testing.T) {
@@ -23,6 +26,31 @@ func TestRead(t *testing.T) {
 
 	_, err = read(t.TempDir())
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// Figures that a later measurement left beside those of an earlier one are told of, not chosen from.
+func TestReadMixedMeasurements(t *testing.T) {
+	kept, err := bench.Load("h100/bench.json")
+	require.NoError(t, err)
+	bare, err := os.ReadFile("h100/bare.txt")
+	require.NoError(t, err)
+	for want, change := range map[string]func(bench.Results) bench.Results{
+		"several figures of vgg19 fp16, batch 128, with 3 and 4 calls in flight": func(rs bench.Results) bench.Results {
+			again := rs[slices.IndexFunc(rs, func(r bench.Result) bool { return r.Title() == "vgg19 fp16, batch 128" })]
+			again.Parallel = 4
+			return append(rs, again)
+		},
+		"alexnet int8 with fp16, batch 128 was measured under other circumstances": func(rs bench.Results) bench.Results {
+			rs[slices.IndexFunc(rs, func(r bench.Result) bool { return r.WithFP16() })].Parallel = 4
+			return rs
+		},
+	} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "bare.txt"), bare, 0o600))
+		require.NoError(t, bench.Save(filepath.Join(dir, "bench.json"), change(slices.Clone(kept))))
+		_, err := read(dir)
+		require.ErrorContains(t, err, want)
+	}
 }
 
 func TestReadBare(t *testing.T) {

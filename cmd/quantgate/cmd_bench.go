@@ -29,9 +29,6 @@ import (
 	"github.com/quantgate/quantgate/trt"
 )
 
-// batchesPerGPU keeps a GPU busy: one that computes, one that is copied, and one that is made ready.
-const batchesPerGPU = 3
-
 // benchFlags are bench's own.
 type benchFlags struct {
 	models        []string
@@ -67,9 +64,10 @@ speed-up over FP32. Each figure of throughput is the median of --repeats runs of
 the most of them stand beside it. Latency is that of one call with its copies and no other in flight, as percentiles.
 
 With --engine tensorrt each batch size has an engine of its own, built for it; throughput is measured without copies between
-host and device and with them, and GPU clocks, power and temperature are read while it is. --devices measures one GPU, then
-two, four, and all of those named, and tells how throughput scales. With ort, precisions are FP32 and INT8 as quantgate
-writes it, and --threads are the threads of a call; FP16 is left out, since ONNX Runtime's CPU computes it in float32.
+host and device and with them, from pinned memory, where run and evaluate have their batches too. GPU clocks, power and
+temperature are read while it is. --devices measures one GPU, then two, four, and all of those named, and tells how
+throughput scales. With ort, precisions are FP32 and INT8 as quantgate writes it, and --threads are the threads of a call;
+FP16 is left out, since ONNX Runtime's CPU computes it in float32.
 
 INT8 stands on --use-cache. Without it ranges come from a few random images: speed does not depend on them, and accuracy
 would be meaningless.
@@ -105,7 +103,7 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.batchList, "batch", "", "images a call, as a list such as 1,8,32,128 (default: 1, and 128 with tensorrt)")
 	fs.StringVar(&f.precisionList, "precisions", "", "precisions to measure (default: fp32,int8, and fp32,fp16,int8 with tensorrt)")
 	fs.StringVar(&f.threadList, "threads", "", "with ort: threads of a call, as a list such as 1,2,4 (default: one a core)")
-	fs.IntVar(&f.parallel, "parallel", 0, "calls in flight for throughput with copies, on each GPU with tensorrt (default: 1, and 3 with tensorrt)")
+	fs.IntVar(&f.parallel, "parallel", 0, "calls in flight for throughput with copies, on each GPU with tensorrt (default: as many as keep it busy; 1 with ort)")
 	fs.DurationVar(&f.warmup, "warmup", 500*time.Millisecond, "time to run before measuring")
 	fs.DurationVar(&f.duration, "duration", time.Second, "time of one repeat")
 	fs.IntVar(&f.repeats, "repeats", 5, "repeats of each figure of throughput, 5 at least")
@@ -113,7 +111,7 @@ func (f *benchFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.inputSize, "input-size", defaultInputSize, "side of the images in `pixels` where a model leaves it open")
 	fs.StringVar(&f.out, "out", "quantgate-bench.json", "`file` of results: those measured are added to it, and all of them printed")
 	fs.BoolVar(&f.resume, "resume", false, "do not measure again what --out holds")
-	fs.StringVar(&f.savePlan, "save-plan", "", "with tensorrt: `folder` to copy TensorRT's plans to, as <model>.<precision>.<batch>.plan")
+	fs.StringVar(&f.savePlan, "save-plan", "", "with tensorrt: `folder` to copy TensorRT's plans to, as <model>.<precision>.<batch>.plan (int8-fp16 with --int8-fp16)")
 	fs.StringVar(&f.plots, "plots", "", "`folder` to write throughput.svg, and scaling.svg of several GPUs, to")
 	fs.StringVar(&f.format, "format", string(reports.FormatText), strings.Join(reports.ThroughputFormats(), ", "))
 }
@@ -306,13 +304,12 @@ func (b *benchJob) measure(ctx context.Context, s *pipeline.Subject, precision s
 			ModelSHA256: s.SHA256, Engine: bench.EngineFor(b.backend.Name()+" "+b.backend.Version(), precision), Device: b.device,
 			Precision: precision, Batch: batch, Devices: 1, Ranges: basis, Settings: b.settings(s),
 		}}
-		r.Parallel = b.parallel
 		if b.group != nil {
 			r.Devices = n
-			r.Parallel = n * orInt(r.Parallel, batchesPerGPU)
 		} else {
-			r.Threads, r.Parallel = n, orInt(r.Parallel, 1)
+			r.Threads = n
 		}
+		r.Parallel = orInt(b.parallel*r.Devices, concurrency(b.on(r.Devices)))
 		if b.resume && b.results.Find(r.Key) != nil {
 			b.app.ui.Infof("%s: kept from %s", r.Title(), b.out)
 			continue
@@ -346,6 +343,9 @@ func (b *benchJob) settings(s *pipeline.Subject) string {
 	if b.group != nil {
 		add("builder optimisation level", b.tensorrt.level)
 		add("workspace", b.tensorrt.workspace)
+		if t := b.tensorrt.timingCache; t != "" {
+			add("timing cache", filepath.Base(t)) // it decides kernels; its content grows with each build, and its folder is the machine's
+		}
 	}
 	if s.OpenSize() && b.inputSize != defaultInputSize {
 		add("input size", strconv.Itoa(b.inputSize))
@@ -365,12 +365,25 @@ func (b *benchJob) kept(s *pipeline.Subject) string {
 	return filepath.Join(dir, "quantgate", "bench", fmt.Sprintf("%s%s-%s.random.cache", s.SHA256[:16], url.PathEscape(b.output), b.group.LibraryVersion()))
 }
 
+// on is the engine on so many GPUs, or on the CPU.
+func (b *benchJob) on(devices int) engine.Backend {
+	if b.group == nil {
+		return b.backend
+	}
+	return b.group.First(devices)
+}
+
+// concurrency is how many calls keep an engine busy; 1 where it does not tell.
+func concurrency(b engine.Backend) int {
+	if c, ok := b.(engine.Concurrent); ok {
+		return c.Concurrency()
+	}
+	return 1
+}
+
 // figure measures one result and saves it.
 func (b *benchJob) figure(ctx context.Context, m engine.Model, o engine.Options, r bench.Result) error {
-	backend := b.backend
-	if b.group != nil {
-		backend = b.group.First(r.Devices)
-	}
+	backend := b.on(r.Devices)
 	o.Threads = r.Threads
 	session, err := backend.Open(ctx, m, o)
 	if err != nil {
@@ -379,10 +392,12 @@ func (b *benchJob) figure(ctx context.Context, m engine.Model, o engine.Options,
 	defer session.Close()
 	options := bench.Options{
 		Batch: r.Batch, Devices: r.Devices, Parallel: r.Parallel, Warmup: b.warmup, Duration: b.duration, Repeats: b.repeats, Image: b.image(),
+		Warn: func(err error) { b.app.ui.Warnf("%s: %v", r.Title(), err) },
 	}
+	options.Host, _ = backend.(engine.HostMemory) // nil where any memory serves alike
 	if len(b.sensors) > 0 {
 		options.Watch = func() func() *bench.Conditions {
-			return bench.Watch(b.sensors[:r.Devices], 50*time.Millisecond, func(err error) { b.app.ui.Warnf("%s: %v", r.Title(), err) })
+			return bench.Watch(b.sensors[:r.Devices], 50*time.Millisecond, options.Warn)
 		}
 	}
 	found, err := bench.Measure(ctx, session, options)
@@ -429,6 +444,9 @@ func (b *benchJob) keepPlan(s *pipeline.Subject, m engine.Model, o engine.Option
 	plan, err := b.group.Plan(m, o)
 	if err != nil {
 		return fmt.Errorf("--save-plan: %w", err)
+	}
+	if precision == pipeline.INT8 && b.tensorrt.int8fp16 {
+		precision = "int8-fp16" // another engine, which may stand beside INT8's
 	}
 	path := filepath.Join(b.savePlan, fmt.Sprintf("%s.%s.%d.plan", s.Name, precision, o.Batch))
 	if err := renameio.WriteFile(path, plan, 0o644); err != nil {
