@@ -138,7 +138,7 @@ type HostMemory interface {
 	AllocHost(n int) (values []float32, free func() error, err error)
 }
 
-// Concurrent is a Backend that tells how many calls of Run keep it busy. More only wait, each with a batch in its hands.
+// Concurrent is a Backend that tells how many calls of Run keep one of its sessions busy. More only wait, each with a batch in its hands.
 type Concurrent interface {
 	Backend
 	Concurrency() int

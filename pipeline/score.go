@@ -149,7 +149,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	o := r.loadOptions(m)
-	memory, free := r.hostMemory(m, min(o.InFlight(r.scorers()), len(p.batches)))
+	memory, free := r.hostMemory(m, min(o.InFlight(r.scorers(len(built))), len(p.batches)))
 	defer free() // last: the sessions and the loader are closed then, and no goroutine holds a batch
 	o.Memory = memory
 	loader := r.job.Data.Load(ctx, p.left, o) // decodes while the sessions open
@@ -169,7 +169,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		return nil, err
 	}
 	timing := r.begin(stageScore)
-	timing.runners = r.scorers()
+	timing.runners = r.scorers(len(built))
 	timing.decode(loader, timing.runners)
 	var engines []*meter.Meter
 	for i, c := range built {
@@ -212,7 +212,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		defer mu.Unlock()
 		return visits.add(b)
 	}
-	for range r.scorers() {
+	for range r.scorers(len(built)) {
 		g.Go(func() error {
 			w := newScorer(sessions, engines, m.ClassOffset, r.pieceOf(m))
 			for {
@@ -247,10 +247,11 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	return records, nil
 }
 
-// scorers is how many goroutines run the engine: as many as keep it busy, where it tells, so that no more batches than needed lie in memory.
-func (r *run) scorers() int {
+// scorers is how many goroutines run so many sessions, a batch on one after the other: as many as keep all busy, where the engine tells,
+// so that no more batches than needed lie in memory.
+func (r *run) scorers(sessions int) int {
 	if c, ok := r.Backend.(engine.Concurrent); ok {
-		return c.Concurrency()
+		return c.Concurrency() * sessions
 	}
 	return r.job.Workers
 }
