@@ -202,9 +202,7 @@ func (g *gatedTables) of(key gatedKey) *gatedTable {
 
 // span is what a sum of indices tells: the indices of the value and of its gate, and the least and the largest of their product.
 type span struct {
-	sum               int
-	value, open       int
-	least, mostOfThem int
+	sum, value, open, least, most uint16
 }
 
 func newGatedTable(key gatedKey) *gatedTable {
@@ -215,56 +213,53 @@ func newGatedTable(key gatedKey) *gatedTable {
 	}
 	p.turn = uint32(index(gate(0, p.alpha, p.beta), p.views[1].scale))
 	limit := min(key.grids[0].limit(), finiteLimit)
-	above, below := p.spans(false, limit), p.spans(true, limit)
-	widest, last := 0, 0
-	for _, s := range above {
-		widest, last = max(widest, s.mostOfThem-s.least), max(last, s.sum)
+	sides := [2][]span{p.spans(false, limit), p.spans(true, limit)}
+	widest := uint16(0)
+	for _, spans := range sides {
+		for i := range spans {
+			widest = max(widest, spans[i].most-spans[i].least)
+		}
 	}
-	lastBelow := 0
-	for _, s := range below {
-		widest, lastBelow = max(widest, s.mostOfThem-s.least), max(lastBelow, s.sum)
-	}
-	p.shift = uint32(bits.Len(uint(widest)))
+	p.shift = uint32(bits.Len16(widest))
 	if p.shift > mostShift {
 		return nil
 	}
-	p.below = uint32(last+1) << p.shift
-	t.cells = int(p.below) + (lastBelow+1)<<p.shift
+	sums := func(spans []span) int { return int(spans[len(spans)-1].sum) + 1 } // they grow
+	p.below = uint32(sums(sides[0])) << p.shift
+	t.cells = int(p.below) + sums(sides[1])<<p.shift
 	for k := range t.bins {
 		t.bins[k] = make([]uint16, t.cells)
 	}
-	fill := func(from int, spans []span) {
+	for negative, spans := range sides {
+		from := negative * int(p.below)
 		for _, s := range spans {
-			for product := s.least; product <= s.mostOfThem; product++ {
-				c := from + s.sum<<p.shift + product&(1<<p.shift-1)
-				t.bins[0][c], t.bins[1][c], t.bins[2][c] = uint16(s.value), uint16(s.open), uint16(product)
+			for product := s.least; product <= s.most; product++ {
+				c := from + int(s.sum)<<p.shift + int(product)&(1<<p.shift-1)
+				t.bins[0][c], t.bins[1][c], t.bins[2][c] = s.value, s.open, product
 			}
 		}
 	}
-	fill(0, above)
-	fill(int(p.below), below)
 	return t
 }
 
-// spans lists the sums of indices that values on one side of zero have, up to a magnitude's bits.
+// spans lists the sums of indices that values on one side of zero have, up to a magnitude's bits, from zero outward.
 func (p *placement) spans(negative bool, limit uint32) []span {
-	var list []span
+	list := make([]span, 0, 3*Bins)
 	open := func(b uint32) int { return index(gate(side(b, negative), p.alpha, p.beta), p.views[1].scale) }
 	for b := uint32(0); ; {
-		s := span{value: index(math.Float32frombits(b), p.views[0].scale), open: open(b)}
-		s.sum = s.value + s.open
-		if negative {
-			s.sum = s.value + int(p.turn) - s.open
-		}
+		value, gate := index(math.Float32frombits(b), p.views[0].scale), open(b)
 		// The last magnitude with the same indices: up to the next bin of the value, which is known, as far as the gate's is the same.
 		end := limit
-		if s.value < Bins && p.views[0].scale > 0 {
-			end = min(end, math.Float32bits(edgeOf(s.value+1, p.views[0].scale))-1)
+		if value < Bins && p.views[0].scale > 0 {
+			end = min(end, math.Float32bits(edgeOf(value+1, p.views[0].scale))-1)
 		}
-		if open(end) != s.open {
-			low, high := b, end // open(low) is the same, open(high) another
+		if open(end) != gate {
+			low, high := p.around(gate, negative, b, end)
+			if open(low) != gate || open(high) == gate {
+				low, high = b, end
+			}
 			for high-low > 1 {
-				if mid := low + (high-low)/2; open(mid) == s.open {
+				if mid := low + (high-low)/2; open(mid) == gate {
 					low = mid
 				} else {
 					high = mid
@@ -272,13 +267,28 @@ func (p *placement) spans(negative bool, limit uint32) []span {
 			}
 			end = low
 		}
-		s.least, s.mostOfThem = p.products(b, end, negative)
-		list = append(list, s)
+		sum := value + gate
+		if negative {
+			sum = value + int(p.turn) - gate
+		}
+		least, most := p.products(b, end, negative)
+		list = append(list, span{uint16(sum), uint16(value), uint16(gate), uint16(least), uint16(most)})
 		if end >= limit {
 			return list
 		}
 		b = end + 1
 	}
+}
+
+// around guesses where, between the bits of two magnitudes, the gate leaves its bin.
+func (p *placement) around(bin int, negative bool, from, to uint32) (low, high uint32) {
+	const slack = 64
+	edge := float32(bin+1)/p.views[1].scale - p.beta
+	if negative {
+		edge = p.beta - float32(bin)/p.views[1].scale
+	}
+	at := min(max(math.Float32bits(max(edge, 0)/p.alpha), from), to)
+	return max(at, from+slack) - slack, min(at, to-min(to, slack)) + slack
 }
 
 // side is the value of a magnitude's bits on one side of zero.
