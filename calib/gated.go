@@ -116,7 +116,7 @@ func (d *derived) endBatch(tensors []counter) {
 func gatedViews(x, gate, product View) bool {
 	return x == Whole(x.Tensor) && gate == through(gate.Tensor, gate.Func) && product == through(product.Tensor, product.Func) &&
 		gate.Func.Kind == HardSigmoid && product.Func == Func{HardSwish, gate.Func.Alpha, gate.Func.Beta} &&
-		gate.Func.Alpha > 0 && gate.Func.Beta >= 0 && gate.Func.Beta <= 1
+		gate.Func.Alpha > 0 && gate.Func.Alpha <= math.MaxFloat32 && gate.Func.Beta >= 0 && gate.Func.Beta <= 1
 }
 
 // through is the unbounded view of a source through a function.
