@@ -287,11 +287,12 @@ func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free fun
 	return memory, free
 }
 
-// open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.
+// open loads every candidate into the engine: at once, one more than there are workers so that none idles before the last, but that an
+// engine which chooses kernels by timing them gets one after the other.
 func (r *run) open(ctx context.Context, m *prepared, built candidates) ([]engine.Session, error) {
 	sessions := make([]engine.Session, len(built))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(r.job.Workers)
+	g.SetLimit(r.job.Workers + 1)
 	if quantizer(r.Env) != nil {
 		g.SetLimit(1)
 	}
