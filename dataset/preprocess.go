@@ -205,6 +205,14 @@ func (p Preprocess) lookup() [][256]float32 {
 	return t
 }
 
+// colours are the channels of red, green and blue.
+func (p Preprocess) colours() [3]int {
+	if p.BGR {
+		return [3]int{2, 1, 0}
+	}
+	return [3]int{0, 1, 2}
+}
+
 // resized is the size of an image of h x w pixels after the short side was resized: the long side is truncated
 // (torchvision transforms/functional.py, _compute_resized_image_output_size).
 func (p Preprocess) resized(h, w int) (rh, rw int) {

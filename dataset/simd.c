@@ -9,9 +9,9 @@ enum { LOW_BITS = 15, LOW_MASK = (1 << LOW_BITS) - 1, HALF = 1 << 21, PRECISION 
 #include <immintrin.h>
 #include <string.h>
 
-#define AVX2 __attribute__((target("avx2")))
+#define AVX2 __attribute__((target("avx2,fma")))
 
-int qg_simd(void) { return __builtin_cpu_supports("avx2") != 0; }
+int qg_simd(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 AVX2 static inline __m256i whole(__m256i high, __m256i low) { return _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS), low); }
 
@@ -104,6 +104,40 @@ AVX2 void qg_columns(const uint8_t *src, size_t src_stride, uint8_t *dst, size_t
 	}
 }
 
+// quotient is a / b by way of 1 / b, corrected by the remainder (Markstein 1990, IBM J. Res. Dev. 34 (1)).
+AVX2 static inline __m256 quotient(__m256 a, __m256 b, __m256 reciprocal) {
+	const __m256 q = _mm256_mul_ps(a, reciprocal);
+	return _mm256_fmadd_ps(_mm256_fnmadd_ps(q, b, a), reciprocal, q);
+}
+
+// normalised is one colour of 8 pixels; norm is its mean, std and 1 / std.
+AVX2 static inline __m256 normalised(__m256i v, const float *norm) {
+	const __m256 unit = quotient(_mm256_cvtepi32_ps(v), _mm256_set1_ps(255), _mm256_set1_ps(1 / 255.0f));
+	return quotient(_mm256_sub_ps(unit, _mm256_set1_ps(norm[0])), _mm256_set1_ps(norm[1]), _mm256_set1_ps(norm[2]));
+}
+
+AVX2 void qg_planes(const uint8_t *src, size_t src_stride, float *red, float *green, float *blue, size_t stride, size_t rows, size_t width,
+	const float *norm) {
+	// Of each colour the bytes of pixels 0 to 3, which begin at byte 0 of the lower half, and of 4 to 7, at byte 4 of the upper one.
+#define PICK(c)                                                                                                      \
+	_mm256_setr_epi8(                                                                                                \
+		c, -1, -1, -1, c + 3, -1, -1, -1, c + 6, -1, -1, -1, c + 9, -1, -1, -1,                                      \
+		c + 4, -1, -1, -1, c + 7, -1, -1, -1, c + 10, -1, -1, -1, c + 13, -1, -1, -1)
+	const __m256i reds = PICK(0), greens = PICK(1), blues = PICK(2);
+#undef PICK
+	for (size_t y = 0; y < rows; y++, src += src_stride, red += stride, green += stride, blue += stride) {
+		for (size_t x = 0; x < width; x += 8) {
+			if (x + 8 > width) x = width - 8; // what is left is done together with its neighbours once more
+			const uint8_t *in = src + 3 * x;
+			const __m256i v = _mm256_inserti128_si256(
+				_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)in)), _mm_loadu_si128((const __m128i *)(in + 8)), 1);
+			_mm256_storeu_ps(red + x, normalised(_mm256_shuffle_epi8(v, reds), norm));
+			_mm256_storeu_ps(green + x, normalised(_mm256_shuffle_epi8(v, greens), norm + 3));
+			_mm256_storeu_ps(blue + x, normalised(_mm256_shuffle_epi8(v, blues), norm + 6));
+		}
+	}
+}
+
 #else
 
 int qg_simd(void) { return 0; }
@@ -118,6 +152,11 @@ void qg_columns(const uint8_t *src, size_t src_stride, uint8_t *dst, size_t dst_
 	const int32_t *from, int32_t min, const int32_t *n, const int32_t *coef, size_t width) {
 	(void)src, (void)src_stride, (void)dst, (void)dst_stride, (void)count, (void)outs;
 	(void)from, (void)min, (void)n, (void)coef, (void)width;
+}
+
+void qg_planes(const uint8_t *src, size_t src_stride, float *red, float *green, float *blue, size_t stride, size_t rows, size_t width,
+	const float *norm) {
+	(void)src, (void)src_stride, (void)red, (void)green, (void)blue, (void)stride, (void)rows, (void)width, (void)norm;
 }
 
 #endif

@@ -61,6 +61,41 @@ func TestSIMDEqualsGo(t *testing.T) {
 	}
 }
 
+// TestSIMDNormalisesAsGo: planes of crops around the kernel's 8 pixels, alone and padded, of every preset in both orders.
+func TestSIMDNormalisesAsGo(t *testing.T) {
+	if !simd {
+		t.Skip("no kernels for this machine")
+	}
+	const side = 40
+	for _, preset := range Presets() {
+		for _, bgr := range []bool{false, true} {
+			p, err := Preset(preset, 3)
+			require.NoError(t, err)
+			p.InputSize, p.BGR = side, bgr
+			fast, plain := newWorker(&Dataset{}, p), newWorker(&Dataset{}, p)
+			require.NotNil(t, fast.norm, "%s: the kernel gives other values than the table", preset)
+			plain.norm = nil
+			for _, size := range [][2]int{{side, side}, {1, 1}, {7, side}, {8, 1}, {9, 3}, {16, 5}, {39, 2}} {
+				crop := noise(size[0], size[1], 3, 7)
+				var got, want [3 * side * side]float32
+				y, x := centred(size[1], side), centred(size[0], side)
+				fast.normalise(crop, y, x, got[:])
+				plain.normalise(crop, y, x, want[:])
+				require.Equal(t, want, got, "%s, bgr %v, %v", preset, bgr, size)
+			}
+		}
+	}
+}
+
+// TestSIMDLeavesWhatItWouldRoundOtherwise: a std whose reciprocal no float32 holds is left to the table.
+func TestSIMDLeavesWhatItWouldRoundOtherwise(t *testing.T) {
+	p, err := Preset("unit", 3)
+	require.NoError(t, err)
+	p.InputSize, p.Std = 8, []float32{1, 1, 1e-45}
+	require.NoError(t, p.Validate())
+	require.Nil(t, p.norm(p.lookup()))
+}
+
 func FuzzSIMD(f *testing.F) {
 	if !simd {
 		f.Skip("no kernels for this machine")

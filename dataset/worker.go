@@ -15,6 +15,7 @@ type worker struct {
 	grey    []byte
 	resizer resizer
 	lookup  [][256]float32
+	norm    []float32         // nil: lookup normalises
 	cache   *imagecache.Cache // nil: every image is decoded
 	record  raster            // of the cache
 }
@@ -23,6 +24,7 @@ func newWorker(d *Dataset, p Preprocess) *worker {
 	w := &worker{d: d, p: p, decoder: decoder{turbo: d.turbo}}
 	if d.tensors == nil {
 		w.lookup = p.lookup()
+		w.norm = p.norm(w.lookup)
 	}
 	return w
 }
@@ -103,20 +105,20 @@ func (w *worker) normalise(crop raster, y, x window, dst []float32) {
 			}
 		}
 	}
-	first, last := 0, planes-1
-	if w.p.BGR {
-		first, last = last, first
+	to := func(c, row int) []float32 { return dst[c*side*side+(y.to+row)*side+x.to:][:crop.w] }
+	rgb := w.p.colours()
+	if w.norm != nil && crop.channels == 3 && crop.w >= narrowest && crop.h > 0 {
+		simdPlanes(crop, to(rgb[0], 0), to(rgb[1], 0), to(rgb[2], 0), side, w.norm)
+		return
 	}
 	for r := range crop.h {
 		src := crop.row(r)
-		at := (y.to+r)*side + x.to
-		out := func(c int) []float32 { return dst[c*side*side+at:][:crop.w] }
 		if crop.channels == 3 {
-			toPlanes(src, out(first), out(1), out(last), &w.lookup[first], &w.lookup[1], &w.lookup[last])
+			toPlanes(src, to(rgb[0], r), to(rgb[1], r), to(rgb[2], r), &w.lookup[rgb[0]], &w.lookup[rgb[1]], &w.lookup[rgb[2]])
 			continue
 		}
 		for c := range planes {
-			table, out := &w.lookup[c], out(c)
+			table, out := &w.lookup[c], to(c, r)
 			for i, v := range src {
 				out[i] = table[v]
 			}

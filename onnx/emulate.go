@@ -13,7 +13,7 @@ func (q *quantizer) emulate(n *pb.NodeProto) error {
 		return err
 	}
 	values := make([]float32, len(w.values))
-	for i, v := range w.values {
+	for i, v := range w.rounded() {
 		values[i] = float32(v)
 	}
 	name := n.Input[1]

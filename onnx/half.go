@@ -163,7 +163,7 @@ func (h *halver) decide(n *pb.NodeProto) (string, error) {
 			return "", err
 		}
 		for _, v := range values {
-			if !math.IsInf(float64(v), 0) && math.Abs(float64(v)) > maxHalf {
+			if a := math.Abs(float64(v)); a > maxHalf && !math.IsInf(a, 0) {
 				h.warn("node %s (%s) stays float32: its weight %s holds %g, beyond float16's 65504", label(n), n.GetOpType(), in, v)
 				return fmt.Sprintf("weight %s holds %g, beyond 65504", in, v), nil
 			}
@@ -192,8 +192,8 @@ func (h *halver) constant(name string, as func(name string, dims []int64, values
 		return made, true, nil
 	}
 	zeroed := 0
+	h.report.Weights += len(values)
 	for _, v := range values {
-		h.report.Weights++
 		switch a := math.Abs(float64(v)); {
 		case a == 0 || a >= minNormalHalf || a != a:
 		case a <= halfOfSmallHalf:

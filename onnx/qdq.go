@@ -207,7 +207,7 @@ func (q *quantizer) decideCompute(n *pb.NodeProto) error {
 		return errors.New("its weights are not float32 values")
 	}
 	for _, v := range values {
-		if a := float64(v); math.IsNaN(a) || math.IsInf(a, 0) {
+		if v-v != 0 { // NaN or infinite
 			q.warn(n.Input[1], "weight %s holds %g: node %s (%s) stays in float", n.Input[1], v, label(n), n.GetOpType())
 			return fmt.Errorf("weight %s holds %g", n.Input[1], v)
 		}
@@ -438,7 +438,7 @@ func (q *quantizer) weight(name string, axis int) (string, error) {
 	quantized := ""
 	if q.options.Weights == WeightsInt8 {
 		quantized = q.fresh(name + "_quantized")
-		q.addInitializer(int8Tensor(quantized, w.dims, w.values))
+		q.addInitializer(int8Tensor(quantized, w.dims, w.rounded()))
 	} else {
 		quantized = q.node("QuantizeLinear", name+"_quantized", []string{name, scale.GetName(), zero}, attrs...)
 	}
@@ -446,14 +446,15 @@ func (q *quantizer) weight(name string, axis int) (string, error) {
 	return q.made[key], nil
 }
 
-// integers is a quantised weight: its values, and a scale for each step of the axis.
+// integers is a quantised weight: what it is made of, and a scale for each step of the axis.
 type integers struct {
 	dims   []int64
-	values []int8
+	values []float32
+	inner  int // values behind one step of the axis
 	scales []float32
 }
 
-// integers quantises a constant as QuantizeLinear does: divided by max|w|/127, rounded to nearest, ties to even.
+// integers finds the scales of a constant, max|w|/127.
 func (q *quantizer) integers(name string, axis int) (*integers, error) {
 	t := q.constants[name]
 	values, err := floats(t)
@@ -465,20 +466,41 @@ func (q *quantizer) integers(name string, axis int) (*integers, error) {
 		along = int(t.Dims[axis])
 		inner = int(product(t.Dims[axis+1:]))
 	}
-	w := &integers{dims: t.Dims, values: make([]int8, len(values)), scales: make([]float32, along)}
-	for i, v := range values {
-		c := i / inner % along
-		w.scales[c] = max(w.scales[c], float32(math.Abs(float64(v))))
-	}
+	w := &integers{dims: t.Dims, values: values, inner: inner, scales: make([]float32, along)}
+	w.each(func(c, from, to int) {
+		most := w.scales[c]
+		for _, v := range values[from:to] {
+			if a := float32(math.Abs(float64(v))); a > most {
+				most = a
+			}
+		}
+		w.scales[c] = most
+	})
 	for c := range w.scales {
 		w.scales[c] /= 127
 		if w.scales[c] == 0 {
 			w.scales[c] = 1 // a channel of zeros; TensorRT refuses a scale of 0
 		}
 	}
-	for i, v := range values {
-		r := math.RoundToEven(float64(v / w.scales[i/inner%along]))
-		w.values[i] = int8(min(max(r, -128), 127))
-	}
 	return w, nil
+}
+
+// each calls do for every run of values that share the scale c.
+func (w *integers) each(do func(c, from, to int)) {
+	for from, c := 0, 0; from < len(w.values); from, c = from+w.inner, (c+1)%len(w.scales) {
+		do(c, from, from+w.inner)
+	}
+}
+
+// rounded quantises the values as QuantizeLinear does: divided by their scale, rounded to nearest, ties to even.
+func (w *integers) rounded() []int8 {
+	out := make([]int8, len(w.values))
+	w.each(func(c, from, to int) {
+		scale, out := w.scales[c], out[from:to]
+		for i, v := range w.values[from:to] {
+			r := math.RoundToEven(float64(v / scale))
+			out[i] = int8(min(max(r, -128), 127))
+		}
+	})
+	return out
 }

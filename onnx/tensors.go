@@ -112,27 +112,31 @@ func floats(t *pb.TensorProto) ([]float32, error) {
 		}
 		return uint16(t.Int32Data[i])
 	}
-	for i := range out {
-		switch pb.TensorProto_DataType(t.GetDataType()) {
-		case pb.TensorProto_FLOAT:
-			if raw != nil {
-				out[i] = math.Float32frombits(le.Uint32(raw[4*i:]))
-			} else {
-				out[i] = t.FloatData[i]
-			}
-		case pb.TensorProto_DOUBLE:
-			if raw != nil {
-				out[i] = float32(math.Float64frombits(le.Uint64(raw[8*i:])))
-			} else {
-				out[i] = float32(t.DoubleData[i])
-			}
-		case pb.TensorProto_FLOAT16:
-			out[i] = float16.Frombits(bits16(i)).Float32()
-		case pb.TensorProto_BFLOAT16:
-			out[i] = math.Float32frombits(uint32(bits16(i)) << 16)
-		default:
-			return nil, fmt.Errorf("tensor %q: holds %s, wanted float values: %w", t.GetName(), dtypeOf(t.GetDataType()), ErrUnsupported)
+	switch elem := pb.TensorProto_DataType(t.GetDataType()); {
+	case elem == pb.TensorProto_FLOAT && raw != nil:
+		for i := range out {
+			out[i] = math.Float32frombits(le.Uint32(raw[4*i:]))
 		}
+	case elem == pb.TensorProto_FLOAT:
+		copy(out, t.FloatData)
+	case elem == pb.TensorProto_DOUBLE && raw != nil:
+		for i := range out {
+			out[i] = float32(math.Float64frombits(le.Uint64(raw[8*i:])))
+		}
+	case elem == pb.TensorProto_DOUBLE:
+		for i, v := range t.DoubleData {
+			out[i] = float32(v)
+		}
+	case elem == pb.TensorProto_FLOAT16:
+		for i := range out {
+			out[i] = float16.Frombits(bits16(i)).Float32()
+		}
+	case elem == pb.TensorProto_BFLOAT16:
+		for i := range out {
+			out[i] = math.Float32frombits(uint32(bits16(i)) << 16)
+		}
+	default:
+		return nil, fmt.Errorf("tensor %q: holds %s, wanted float values: %w", t.GetName(), dtypeOf(t.GetDataType()), ErrUnsupported)
 	}
 	return out, nil
 }

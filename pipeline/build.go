@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -16,10 +15,11 @@ import (
 type candidate struct {
 	name     string
 	model    engine.Model
-	logits   string         // the output to score
-	options  engine.Options // how the engine is to compute it
-	computed string         // what is computed in which type, where the engine does not tell by layer
-	form     string         // how a Q/DQ model is scored
+	twin     func() (*onnx.Model, error) // makes what model.Data lacks, when the candidate is opened; nil where it lacks nothing
+	logits   string                      // the output to score
+	options  engine.Options              // how the engine is to compute it
+	computed string                      // what is computed in which type, where the engine does not tell by layer
+	form     string                      // how a Q/DQ model is scored
 }
 
 // candidates are what one model is scored as, the base first.
@@ -50,25 +50,26 @@ func (r *run) build(ctx context.Context, m *prepared) (candidates, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is scored is made while what is written is.
 	lowered := r.job.Precisions[1:]
-	twins := make([]candidate, len(lowered))
+	files := make([]written, len(lowered))
 	var g errgroup.Group
 	for i, precision := range lowered {
 		g.Go(func() (err error) {
-			twins[i], err = twin(m, folded, c, precision)
+			files[i], err = r.write(m, folded, c, precision)
 			return err
 		})
 	}
-	for _, precision := range lowered {
-		if _, err = r.write(m, folded, c, precision); err != nil {
-			break
-		}
-	}
-	if err := cmp.Or(err, g.Wait()); err != nil {
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	out = append(out, twins...)
+	for i, precision := range lowered {
+		r.note(m, files[i])
+		next, err := twin(m, folded, c, precision)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, next)
+	}
 	r.timed(m, timing, 0)
 	return out, r.manifest.write(r.job.Out)
 }
@@ -94,55 +95,81 @@ func (r *run) fold(m *prepared) (*onnx.Model, error) {
 	return folded, err
 }
 
-// write writes the model of a precision.
-func (r *run) write(m *prepared, folded *onnx.Model, c *Calibration, precision string) (*onnx.Model, error) {
+// written is a model that was written, with what there is to say of it.
+type written struct {
+	model *onnx.Model
+	path  string
+	file  *ManifestFile
+	fp16  *onnx.FP16Report // nil of a Q/DQ model
+	qdq   *onnx.QDQReport  // nil of a float16 model
+}
+
+// write writes the model of a precision: Q/DQ or float16. It is safe for concurrent use.
+func (r *run) write(m *prepared, folded *onnx.Model, c *Calibration, precision string) (w written, err error) {
 	if precision == FP16 {
-		return r.writeFP16(m, folded, onnx.FP16Options{Amax: c.maxima()})
+		w.path = filepath.Join(r.job.Out, m.name+".fp16.onnx")
+		w.model, w.fp16, err = onnx.ToFP16(folded, onnx.FP16Options{Amax: c.maxima()})
+	} else {
+		w.path = filepath.Join(r.job.Out, m.name+".int8.onnx")
+		w.model, w.qdq, err = onnx.InsertQDQ(folded, c.amax(), onnx.QDQOptions{})
 	}
-	return r.writeINT8(m, folded, c)
+	if err != nil {
+		return w, err
+	}
+	if err := w.model.Save(w.path); err != nil {
+		return w, err
+	}
+	w.file, err = manifestFile(r.job.Out, w.path)
+	return w, err
+}
+
+// note enters a written model into the manifest and the result.
+func (r *run) note(m *prepared, w written) {
+	r.wrote(w.path)
+	if w.fp16 != nil {
+		m.result.FP16, m.manifest.FP16 = w.fp16, w.file
+		r.tell(m, "FP16", w.fp16.Nodes, w.fp16.Warnings)
+		return
+	}
+	m.result.QDQ, m.manifest.INT8 = w.qdq, w.file
+	r.tell(m, "INT8", w.qdq.Nodes, w.qdq.Warnings)
 }
 
 // twin is what is scored in the place of the model that write writes, in float32. INT8's computes what an INT8 engine computes from it: sums
 // of integers, then scales and bias. ONNX Runtime's own INT8 kernels round the bias too, and foretell a GPU less well. FP16's rounds where the
-// float16 model does: ONNX Runtime's CPU would compute the float16 model itself in float32 and lose every overflow.
+// float16 model does: ONNX Runtime's CPU would compute the float16 model itself in float32 and lose every overflow. It is made when it is
+// opened, while others are opened and images decoded.
 func twin(m *prepared, folded *onnx.Model, c *Calibration, precision string) (candidate, error) {
-	title, computed := m.name+" "+precision, inTwin
-	var model *onnx.Model
-	var err error
+	logits, err := folded.LogitsOutput(m.Output)
+	out := candidate{
+		name: precision, model: engine.Model{Name: m.name + " " + precision}, logits: logits.Name,
+		options: engine.Options{LiteralQDQ: true}, computed: inTwin,
+		twin: func() (*onnx.Model, error) {
+			model, _, err := onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
+			return model, err
+		},
+	}
 	if precision == FP16 {
-		computed = inHalf
-		model, _, err = onnx.EmulateFP16(folded, onnx.FP16Options{Amax: c.maxima()})
-	} else {
-		model, _, err = onnx.EmulateINT8(folded, c.amax(), onnx.QDQOptions{})
+		out.computed = inHalf
+		out.twin = func() (*onnx.Model, error) {
+			model, _, err := onnx.EmulateFP16(folded, onnx.FP16Options{Amax: c.maxima()})
+			return model, err
+		}
 	}
-	if err != nil {
-		return candidate{}, err
-	}
-	return scoredTwin(title, precision, m.Output, computed, model)
+	return out, err
 }
 
-// writeINT8 writes the Q/DQ model.
-func (r *run) writeINT8(m *prepared, folded *onnx.Model, c *Calibration) (*onnx.Model, error) {
-	model, report, err := onnx.InsertQDQ(folded, c.amax(), onnx.QDQOptions{})
-	if err != nil {
-		return nil, err
+// content is the model as the engine opens it.
+func (c candidate) content() (engine.Model, error) {
+	if c.twin == nil {
+		return c.model, nil
 	}
-	m.result.QDQ = report
-	r.tell(m, "INT8", report.Nodes, report.Warnings)
-	m.manifest.INT8, err = r.save(model, filepath.Join(r.job.Out, m.name+".int8.onnx"))
-	return model, err
-}
-
-// writeFP16 writes the float16 model.
-func (r *run) writeFP16(m *prepared, folded *onnx.Model, o onnx.FP16Options) (*onnx.Model, error) {
-	model, report, err := onnx.ToFP16(folded, o)
+	model, err := c.twin()
 	if err != nil {
-		return nil, err
+		return c.model, err
 	}
-	m.result.FP16 = report
-	r.tell(m, "FP16", report.Nodes, report.Warnings)
-	m.manifest.FP16, err = r.save(model, filepath.Join(r.job.Out, m.name+".fp16.onnx"))
-	return model, err
+	c.model.Data, err = model.Bytes()
+	return c.model, err
 }
 
 // scored is a model as pass B takes it: title is what messages call it, output what holds its class scores, "" where it has one alone.
@@ -153,22 +180,6 @@ func scored(title, name, output string, model *onnx.Model) (candidate, error) {
 	}
 	data, err := model.Bytes()
 	return candidate{name: name, model: engine.Model{Name: title, Data: data}, logits: logits.Name}, err
-}
-
-// scoredTwin is scored for a model that emulates another type in float32.
-func scoredTwin(title, name, output, computed string, model *onnx.Model) (candidate, error) {
-	c, err := scored(title, name, output, model)
-	c.options.LiteralQDQ, c.computed = true, computed
-	return c, err
-}
-
-// save writes a rewritten model and describes it for the manifest.
-func (r *run) save(model *onnx.Model, path string) (*ManifestFile, error) {
-	if err := model.Save(path); err != nil {
-		return nil, err
-	}
-	r.wrote(path)
-	return manifestFile(r.job.Out, path)
 }
 
 // tell passes on what a rewrite left alone.

@@ -15,7 +15,11 @@ import (
 // openLean opens a candidate. Where the engine shows what it makes of a model, changes of layout that only roundings caused are taken
 // out of that (onnx.KeepBlocked).
 func (r *run) openLean(ctx context.Context, m *prepared, c candidate, o engine.Options) (engine.Session, error) {
-	return r.openBlocked(ctx, m, c.model, o, onnx.KeepBlocked, sameBits)
+	model, err := c.content()
+	if err != nil {
+		return nil, err
+	}
+	return r.openBlocked(ctx, m, model, o, onnx.KeepBlocked, sameBits)
 }
 
 // openTapped opens a model whose outputs are only counted: changes of layout that merely bring them out in order are taken out as well.

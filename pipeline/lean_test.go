@@ -51,8 +51,9 @@ func TestOpenLean(t *testing.T) {
 	require.NoError(t, err)
 	twin, _, err := onnx.EmulateFP16(m, onnx.FP16Options{})
 	require.NoError(t, err)
-	c, err := scoredTwin("cnn fp16", FP16, "", inHalf, twin)
+	c, err := scored("cnn fp16", FP16, "", twin)
 	require.NoError(t, err)
+	c.options.LiteralQDQ = true
 	p := &prepared{input: in}
 	o := c.options
 	o.Outputs = []string{c.logits}

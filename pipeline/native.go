@@ -66,7 +66,7 @@ func (r *run) buildOn(ctx context.Context, m *prepared, q engine.Quantizer, base
 			}
 		case INT8QDQ, FP16Model:
 			if err = ours(); err == nil {
-				next, err = r.written(m, folded, own, precision)
+				next, err = r.lowered(m, folded, own, precision)
 			}
 		}
 		if err != nil {
@@ -77,17 +77,18 @@ func (r *run) buildOn(ctx context.Context, m *prepared, q engine.Quantizer, base
 	return out, r.manifest.write(r.job.Out)
 }
 
-// written is one of the models that quantgate writes, as the engine runs it.
-func (r *run) written(m *prepared, folded *onnx.Model, c *Calibration, precision string) (candidate, error) {
+// lowered is one of the models that quantgate writes, as the engine runs it.
+func (r *run) lowered(m *prepared, folded *onnx.Model, c *Calibration, precision string) (candidate, error) {
 	lower, kind := engine.Int8, INT8
 	if precision == FP16Model {
 		lower, kind = engine.Half, FP16
 	}
-	model, err := r.write(m, folded, c, kind)
+	w, err := r.write(m, folded, c, kind)
 	if err != nil {
 		return candidate{}, err
 	}
-	next, err := scored(m.name+" "+precision, precision, m.Output, model)
+	r.note(m, w)
+	next, err := scored(m.name+" "+precision, precision, m.Output, w.model)
 	next.options.Precision = lower
 	return next, err
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -194,7 +195,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		defer mu.Unlock()
 		return visits.settled()
 	}
-	next := func() (*dataset.Batch, error) {
+	s := &scorer{sessions: sessions, engines: engines, offset: m.ClassOffset, piece: r.pieceOf(m)}
+	next := func() (*scoring, error) {
 		defer timing.wait()()
 		loading.Lock()
 		defer loading.Unlock()
@@ -202,10 +204,16 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 			return nil, io.EOF
 		}
 		batch, err := loader.Next(ctx)
-		if err == nil {
-			r.noteBad(m, batch.Bad)
+		if errors.Is(err, io.EOF) {
+			if b := s.join(); b != nil {
+				return b, nil
+			}
 		}
-		return batch, err
+		if err != nil {
+			return nil, err
+		}
+		r.noteBad(m, batch.Bad)
+		return s.begin(batch), nil
 	}
 	keep := func(b accuracy.Batch) (int, error) {
 		mu.Lock()
@@ -214,17 +222,23 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	}
 	for range r.scorers(len(built)) {
 		g.Go(func() error {
-			w := newScorer(sessions, engines, m.ClassOffset, r.pieceOf(m))
 			for {
-				batch, err := next()
+				b, err := next()
 				if errors.Is(err, io.EOF) {
 					return nil
 				}
 				if err != nil {
 					return err
 				}
-				finished := accuracy.Batch{Model: m.name, Index: p.batches[batch.Index], Skipped: skips(batch.Bad)}
-				if finished.Records, err = w.score(ctx, batch); err != nil {
+				done, err := s.run(ctx, b)
+				if err != nil {
+					return err
+				}
+				if !done {
+					continue // another worker is at its last image
+				}
+				finished := accuracy.Batch{Model: m.name, Index: p.batches[b.batch.Index], Skipped: skips(b.batch.Bad)}
+				if finished.Records, err = s.end(b); err != nil {
 					return err
 				}
 				n, err := keep(finished)
@@ -280,11 +294,12 @@ func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free fun
 	}
 }
 
-// open loads every candidate into the engine: at once, but that an engine which chooses kernels by timing them gets one after the other.
+// open loads every candidate into the engine: at once, one more than there are workers so that none idles before the last, but that an
+// engine which chooses kernels by timing them gets one after the other.
 func (r *run) open(ctx context.Context, m *prepared, built candidates) ([]engine.Session, error) {
 	sessions := make([]engine.Session, len(built))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(r.job.Workers)
+	g.SetLimit(r.job.Workers + 1)
 	if quantizer(r.Env) != nil {
 		g.SetLimit(1)
 	}
@@ -356,71 +371,113 @@ func (r *run) pieceOf(m *prepared) int {
 	return max(1, pieceBytes/max(1, imageBytes(m)))
 }
 
-// scorer is one worker's sessions and buffers.
+// scorer runs batches through all sessions. A worker that finds no batch left joins one that another worker is at, so that no core waits
+// for the last.
 type scorer struct {
-	sessions []engine.Session
-	engines  []*meter.Meter // what each took
+	sessions []engine.Session // the first is the base
+	engines  []*meter.Meter   // what each took
 	offset   int
-	piece    int                // images a call
-	logits   [][]*tensor.Tensor // by session, of each piece of a batch
+	piece    int // images a call
+
+	mu    sync.Mutex // guards the rest
+	under []*scoring // the batches under way
+	free  []*scoring // whose memory the next batches take
 }
 
-func newScorer(sessions []engine.Session, engines []*meter.Meter, offset, piece int) *scorer {
-	return &scorer{sessions: sessions, engines: engines, offset: offset, piece: piece, logits: make([][]*tensor.Tensor, len(sessions))}
+// scoring is a batch under way. The calls that it takes are those of the first session, one a piece, then those of the next: its weights
+// stay in the processor's caches meanwhile.
+type scoring struct {
+	batch  *dataset.Batch
+	pieces int
+	logits [][]*tensor.Tensor // by session, of each piece
+	begun  atomic.Int64       // calls that workers have taken
+	ended  atomic.Int64
 }
 
-// score takes a batch from the loader, releases it and returns its records. Its memory is wanted for the next one while they are made.
-func (w *scorer) score(ctx context.Context, batch *dataset.Batch) ([]accuracy.Record, error) {
-	items := slices.Clone(batch.Items)
-	err := w.run(ctx, batch)
-	batch.Release()
-	if err != nil {
-		return nil, err
+func (b *scoring) calls() int { return len(b.logits) * b.pieces }
+
+// begin puts a batch under way.
+func (s *scorer) begin(batch *dataset.Batch) *scoring {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := &scoring{logits: make([][]*tensor.Tensor, len(s.sessions))}
+	if n := len(s.free); n > 0 {
+		b, s.free = s.free[n-1], s.free[:n-1]
 	}
-	records := make([]accuracy.Record, 0, len(items))
-	for k, item := range items {
-		rec, err := w.record(item, k)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", item.Path, err)
+	b.batch, b.pieces = batch, (len(batch.Items)+s.piece-1)/s.piece
+	for i := range b.logits {
+		for len(b.logits[i]) < b.pieces {
+			b.logits[i] = append(b.logits[i], &tensor.Tensor{})
 		}
-		records = append(records, rec)
 	}
-	return records, nil
+	b.begun.Store(0)
+	b.ended.Store(0)
+	s.under = append(s.under, b)
+	return b
 }
 
-// run runs every session on one batch; the first session is the base. A session goes through the whole batch before the next one
-// begins: its weights then stay in the processor's caches.
-func (w *scorer) run(ctx context.Context, batch *dataset.Batch) error {
-	for i, s := range w.sessions {
-		for from := 0; from < len(batch.Items); from += w.piece {
-			k := from / w.piece
-			if k == len(w.logits[i]) {
-				w.logits[i] = append(w.logits[i], &tensor.Tensor{})
-			}
-			x := rows(batch.X, from, min(from+w.piece, len(batch.Items)))
-			span := w.engines[i].Begin()
-			err := s.Run(ctx, x, w.logits[i][k:k+1])
-			span.End(int(x.Shape[0]))
-			if err != nil {
-				return fmt.Errorf("batch %d (from %s): %w", batch.Index, batch.Items[from].Path, err)
-			}
+// join returns a batch under way that has calls left to take, nil where none has. No further batch begins then, whose memory would be
+// that of one joined.
+func (s *scorer) join() *scoring {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.under {
+		if int(b.begun.Load()) < b.calls() {
+			return b
 		}
 	}
 	return nil
 }
 
-// record reduces every session's logits of image k of the batch to its outcomes.
-func (w *scorer) record(item dataset.Item, k int) (accuracy.Record, error) {
+// run takes calls of a batch until none is left. It reports true to the one worker that ended the batch.
+func (s *scorer) run(ctx context.Context, b *scoring) (done bool, err error) {
+	n := b.calls()
+	for call := int(b.begun.Add(1)) - 1; call < n; call = int(b.begun.Add(1)) - 1 {
+		i, k := call/b.pieces, call%b.pieces
+		from := k * s.piece
+		x := rows(b.batch.X, from, min(from+s.piece, len(b.batch.Items)))
+		span := s.engines[i].Begin()
+		err := s.sessions[i].Run(ctx, x, b.logits[i][k:k+1])
+		span.End(int(x.Shape[0]))
+		if err != nil {
+			return false, fmt.Errorf("batch %d (from %s): %w", b.batch.Index, b.batch.Items[from].Path, err)
+		}
+		done = int(b.ended.Add(1)) == n
+	}
+	return done || n == 0, nil
+}
+
+// end releases a batch that is done and returns its records. Its memory is wanted for the next one while they are made.
+func (s *scorer) end(b *scoring) ([]accuracy.Record, error) {
+	items := slices.Clone(b.batch.Items)
+	b.batch.Release()
+	records := make([]accuracy.Record, 0, len(items))
+	for k, item := range items {
+		rec, err := s.record(b, item, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", item.Path, err)
+		}
+		records = append(records, rec)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.under = slices.DeleteFunc(s.under, func(u *scoring) bool { return u == b })
+	s.free = append(s.free, b)
+	return records, nil
+}
+
+// record reduces every session's logits of image k of a batch to its outcomes.
+func (s *scorer) record(b *scoring, item dataset.Item, k int) (accuracy.Record, error) {
 	rec := accuracy.Record{ID: item.ID, Path: item.Path, Label: item.Label}
-	row := func(session int) []float32 { return w.logits[session][k/w.piece].Row(k % w.piece) }
-	for i := range w.sessions {
-		o, err := accuracy.Score(row(i), item.Label, w.offset)
+	row := func(session int) []float32 { return b.logits[session][k/s.piece].Row(k % s.piece) }
+	for i := range s.sessions {
+		o, err := accuracy.Score(row(i), item.Label, s.offset)
 		if err != nil {
 			return rec, err
 		}
 		rec.Outcomes = append(rec.Outcomes, o)
 		if i > 0 {
-			shift, err := accuracy.CompareLogits(row(0), row(i), w.offset)
+			shift, err := accuracy.CompareLogits(row(0), row(i), s.offset)
 			if err != nil {
 				return rec, err
 			}

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed" // the page's template
 	"fmt"
 	"html/template"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/bench"
@@ -423,21 +425,31 @@ func (r *Report) gallery(f *Flips) (*gallery, error) {
 		}
 		return fmt.Sprintf("%s (%s\u00a0%%)", r.className(p.Class), strconv.FormatFloat(100*float64(p.Prob), 'f', 0, 64))
 	}
-	for _, x := range f.Images {
-		c := card{
+	g.Cards = make([]card, len(f.Images))
+	errs := make([]error, len(f.Images))
+	var encoding sync.WaitGroup
+	for i, x := range f.Images {
+		c := &g.Cards[i]
+		*c = card{
 			Path: clip(x.Path), ID: strconv.Itoa(x.ID), Label: r.className(x.Label),
 			Base: prediction(x.Base), Cand: prediction(x.Cand),
 			BaseOK: x.Base.Class == x.Label, CandOK: x.Cand.Class == x.Label,
 		}
-		if x.Picture != nil {
+		if x.Picture == nil {
+			continue
+		}
+		size := x.Picture.Bounds().Size()
+		c.W, c.H = size.X, size.Y
+		encoding.Go(func() {
 			var err error
 			if c.Picture, err = encode(x.Picture); err != nil {
-				return nil, fmt.Errorf("image %s: %w", x.Path, err)
+				errs[i] = fmt.Errorf("image %s: %w", x.Path, err)
 			}
-			size := x.Picture.Bounds().Size()
-			c.W, c.H = size.X, size.Y
-		}
-		g.Cards = append(g.Cards, c)
+		})
+	}
+	encoding.Wait()
+	if err := cmp.Or(errs...); err != nil {
+		return nil, err
 	}
 	return g, nil
 }

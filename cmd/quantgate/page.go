@@ -8,10 +8,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quantgate/quantgate/accuracy"
 	"github.com/quantgate/quantgate/bench"
@@ -129,22 +131,30 @@ func (f *pageFlags) keep(model string, flips *reports.Flips) {
 	f.flips[model] = flips
 }
 
-// draw adds the thumbnails.
+// draw adds the thumbnails, each of which takes as long as decoding its image.
 func (f *pageFlags) draw(d *dataset.Dataset) error {
 	items := d.Items()
+	var all []*reports.Flip
 	for _, flips := range f.flips {
 		for i := range flips.Images {
 			x := &flips.Images[i]
 			if x.ID >= len(items) || items[x.ID].Path != x.Path || items[x.ID].Label != x.Label {
 				return fmt.Errorf("thumbnails: image %d of the outcomes, %s of class %d, is not that of the images given: give the images that were scored", x.ID, x.Path, x.Label)
 			}
-			var err error
+			all = append(all, x)
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, x := range all {
+		g.Go(func() (err error) {
 			if x.Picture, err = d.Thumbnail(x.ID, reports.ThumbnailSide); err != nil {
 				return fmt.Errorf("thumbnails: %w", err)
 			}
-		}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // fill completes a report for the page: names, flips, thresholds and histograms from the files in dir, the manifest's facts.
