@@ -18,11 +18,11 @@ var gateParams = [][2]float32{{1. / 6, 0.5}, {0.2, 0.5}, {1, 0}, {0.05, 1}, {3, 
 
 func TestFunc(t *testing.T) {
 	nan := float32(math.NaN())
-	x := []float32{-7, -3, -1.5, -0.0, 0.25, 1, 3, 8, nan, float32(math.Inf(1))}
+	x := []float32{-7, -3, -1.5, 0, 0.25, 1, 3, 8, nan, float32(math.Inf(1))}
 	for f, want := range map[Func][]float32{
 		{}:                         x,
 		{HardSigmoid, 0.25, 0.5}:   {0, 0, 0.125, 0.5, 0.5625, 0.75, 1, 1, nan, 1},
-		{HardSwish, 0.25, 0.5}:     {-0.0, -0.0, -0.1875, 0, 0.140625, 0.75, 3, 8, nan, float32(math.Inf(1))},
+		{HardSwish, 0.25, 0.5}:     {0, 0, -0.1875, 0, 0.140625, 0.75, 3, 8, nan, float32(math.Inf(1))},
 		{HardSigmoid, -0.25, 0.25}: {1, 1, 0.625, 0.25, 0.1875, 0, 0, 0, nan, 0},
 	} {
 		got := make([]float32, len(x))
