@@ -162,6 +162,7 @@ func (c *Collector) EndBatch() error {
 		}
 	}
 	c.merge(counting.endBatch)
+	c.gated.age()
 	c.batches++
 	return nil
 }

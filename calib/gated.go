@@ -176,11 +176,14 @@ type gatedKey struct {
 	grids       [3]grid
 }
 
-// gatedTables keeps the tables that a collector's shards share.
+// gatedTables keeps the tables that a collector's shards share: those of this batch and of the last, for shards that follow a grid later.
 type gatedTables struct {
-	mu     sync.Mutex
-	tables map[gatedKey]*gatedTable
+	mu            sync.Mutex
+	tables, older map[gatedKey]*gatedTable
 }
+
+// age ends a batch.
+func (g *gatedTables) age() { g.tables, g.older = nil, g.tables }
 
 // of returns the table for three grids, nil where so many bits of the product's index would be needed that there is none.
 func (g *gatedTables) of(key gatedKey) *gatedTable {
@@ -192,10 +195,13 @@ func (g *gatedTables) of(key gatedKey) *gatedTable {
 	if t, ok := g.tables[key]; ok {
 		return t
 	}
+	t, ok := g.older[key]
+	if !ok {
+		t = newGatedTable(key)
+	}
 	if g.tables == nil {
 		g.tables = map[gatedKey]*gatedTable{}
 	}
-	t := newGatedTable(key)
 	g.tables[key] = t
 	return t
 }
