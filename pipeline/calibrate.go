@@ -420,7 +420,7 @@ func (r *run) loadOptions(m *prepared) dataset.LoadOptions {
 	batch := r.job.BatchSize * imageBytes(m)
 	return dataset.LoadOptions{
 		Preprocess: m.preprocess, BatchSize: r.job.BatchSize, Workers: r.job.Workers, MaxBad: max(0, r.job.MaxBad-len(m.result.Bad)),
-		Ahead: max(1, min(2*r.job.Workers, aheadBytes/max(1, batch))),
+		Ahead: max(1, min(r.job.Workers, aheadBytes/max(1, batch))),
 	}
 }
 

@@ -99,7 +99,7 @@ func TestBatchesLieInTheEnginesMemory(t *testing.T) {
 		result, err := Run(t.Context(), Env{b, report}, job)
 		require.NoError(t, err)
 		require.Equal(t, want, contents(t, job.Out))
-		// Four ahead of two decoders, three times three at the engine and two between; there are nine batches.
+		// Two ahead of two decoders, three times three at the engine and two between; there are nine batches.
 		require.Len(t, b.pieces, min(most, 9))
 		require.Equal(t, len(b.pieces), b.freed)
 		require.Zero(t, b.misfreed.Load())
