@@ -73,11 +73,24 @@ func (e *extremes) sightGates(x []float32, alpha, beta float32) {
 	}
 }
 
-// derived counts the views that see a source through one function: a piece after the other, whose values stay in the first-level cache.
+// pieceOfFunc holds as many of a function's values as stay in the first-level cache.
+type pieceOfFunc [8 * block]float32
+
+// inPieces shows the function's values of x, one piece after the other.
+func (f Func) inPieces(x []float32, piece *pieceOfFunc, show func(values []float32)) {
+	for len(x) > 0 {
+		n := min(len(x), len(piece))
+		f.Apply(x[:n], piece[:n])
+		show(piece[:n])
+		x = x[n:]
+	}
+}
+
+// derived counts the views that see a source through one function.
 type derived struct {
 	f      Func
 	joints []*joint
-	values [8 * block]float32
+	piece  pieceOfFunc
 }
 
 func newDerived(f Func, views []View) *derived {
@@ -89,14 +102,11 @@ func newDerived(f Func, views []View) *derived {
 }
 
 func (d *derived) observe(x []float32, tensors []counter) {
-	for len(x) > 0 {
-		n := min(len(x), len(d.values))
-		d.f.Apply(x[:n], d.values[:n])
+	d.f.inPieces(x, &d.piece, func(values []float32) {
 		for _, j := range d.joints {
-			j.observe(d.values[:n], tensors)
+			j.observe(values, tensors)
 		}
-		x = x[n:]
-	}
+	})
 }
 
 func (d *derived) settle(tensors []counter) {
@@ -111,8 +121,7 @@ func (d *derived) endBatch(tensors []counter) {
 	}
 }
 
-// gatedViews says whether three views are a value, its gate and their product, in which case a gated placement can count them, if the
-// gate never falls.
+// gatedViews says whether a gated placement can count three views: a value, its gate, which never falls, and their product, all unbounded.
 func gatedViews(x, gate, product View) bool {
 	return x == Whole(x.Tensor) && gate == through(gate.Tensor, gate.Func) && product == through(product.Tensor, product.Func) &&
 		gate.Func.Kind == HardSigmoid && product.Func == Func{HardSwish, gate.Func.Alpha, gate.Func.Beta} &&

@@ -146,7 +146,7 @@ func newCountings(views []View, tables *gatedTables) []counting {
 	for _, f := range funcs {
 		product := Func{HardSwish, f.Alpha, f.Beta}
 		for i, x := range by[Func{}] {
-			if f.Kind == HardSigmoid && len(by[f]) == 1 && len(by[product]) == 1 && gatedViews(x, by[f][0], by[product][0]) {
+			if len(by[f]) == 1 && len(by[product]) == 1 && gatedViews(x, by[f][0], by[product][0]) {
 				list = append(list, &joint{views: []View{x, by[f][0], by[product][0]}, gated: tables})
 				by[Func{}] = slices.Delete(by[Func{}], i, i+1)
 				by[f], by[product] = nil, nil
@@ -399,14 +399,9 @@ func observeExtremes(x []float32, views []View, tensors []counter, odd func(*cou
 			plain = append(plain, v)
 			continue
 		}
-		var values [8 * block]float32
 		f := v.Func
 		v.Func = Func{}
-		for from := 0; from < len(x); from += len(values) {
-			piece := x[from:min(from+len(values), len(x))]
-			f.Apply(piece, values[:len(piece)])
-			observeExtremes(values[:len(piece)], []View{v}, tensors, odd)
-		}
+		f.inPieces(x, new(pieceOfFunc), func(values []float32) { observeExtremes(values, []View{v}, tensors, odd) })
 	}
 	views = plain
 	var e extremes
