@@ -156,14 +156,7 @@ func TestGatedViewsCountAsTheirTensors(t *testing.T) {
 						observe(one)(v.Tensor, seen)
 					}
 				}
-				if joined.NeedsFirstMax() {
-					pass(func(s *Shard) func(int, []float32) { return s.ObserveMax })
-					require.NoError(t, joined.EndFirstMax())
-					require.NoError(t, each.EndFirstMax())
-				}
-				pass(func(s *Shard) func(int, []float32) { return s.Observe })
-				require.NoError(t, joined.EndBatch())
-				require.NoError(t, each.EndBatch())
+				passBatch(t, pass, joined, each)
 				if seed%3 > 0 && m != MinMax {
 					if j := shards[0].sources[x][0].(*joint); j.gated != nil && j.apart == nil {
 						together++

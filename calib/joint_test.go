@@ -10,6 +10,19 @@ import (
 
 func bounded(tensor int, low, high float32) View { return View{Tensor: tensor, Low: low, High: high} }
 
+// passBatch shows two collectors one batch, which pass hands to what it is told to do with a shard.
+func passBatch(t *testing.T, pass func(observe func(*Shard) func(int, []float32)), a, b *Collector) {
+	t.Helper()
+	if a.NeedsFirstMax() {
+		pass(func(s *Shard) func(int, []float32) { return s.ObserveMax })
+		require.NoError(t, a.EndFirstMax())
+		require.NoError(t, b.EndFirstMax())
+	}
+	pass(func(s *Shard) func(int, []float32) { return s.Observe })
+	require.NoError(t, a.EndBatch())
+	require.NoError(t, b.EndBatch())
+}
+
 // Seven tensors that are views of one source, and one that joins two sources, count as when each is observed by itself.
 func TestViewsCountAsTheirTensors(t *testing.T) {
 	inf, minusZero := float32(math.Inf(1)), float32(math.Copysign(0, -1))
@@ -64,14 +77,7 @@ func TestViewsCountAsTheirTensors(t *testing.T) {
 					observe(one)(7, bounded)
 					observe(one)(8, batch)
 				}
-				if joined.NeedsFirstMax() {
-					pass(func(s *Shard) func(int, []float32) { return s.ObserveMax })
-					require.NoError(t, joined.EndFirstMax())
-					require.NoError(t, apart.EndFirstMax())
-				}
-				pass(func(s *Shard) func(int, []float32) { return s.Observe })
-				require.NoError(t, joined.EndBatch())
-				require.NoError(t, apart.EndBatch())
+				passBatch(t, pass, joined, apart)
 			}
 			want, err := apart.Results()
 			require.NoError(t, err)
