@@ -140,7 +140,7 @@ func (r *run) openObserved(ctx context.Context, m *prepared, plan *onnx.Calibrat
 		r.Report.Debugf("%s: what functions make of tensors is taken from the engine: %v", m.name, err)
 		sources = plan.Sources(false)
 	}
-	data, err := tapped(m.model, sources)
+	data, err := tapped(m.model, tensorsOf(sources))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,11 +197,7 @@ func (r *run) checkFunctions(ctx context.Context, m *prepared, plan *onnx.Calibr
 	if _, ok := r.Backend.(engine.Optimizer); !ok { // where opening a session may take minutes
 		return errors.New("the engine is not asked how it computes them")
 	}
-	model, err := onnx.Tap(m.model, tensors)
-	if err != nil {
-		return err
-	}
-	data, err := model.Bytes()
+	data, err := tapped(m.model, tensors)
 	if err != nil {
 		return err
 	}
@@ -210,11 +206,10 @@ func (r *run) checkFunctions(ctx context.Context, m *prepared, plan *onnx.Calibr
 		return err
 	}
 	defer s.Close()
-	out := make([]*tensor.Tensor, len(tensors))
-	for i := range out {
-		out[i] = &tensor.Tensor{}
-	}
-	if err := s.Run(ctx, r.noise(m, m.chunk()), out); err != nil {
+	bound := bind(s)
+	defer bound.Close()
+	out, err := bound.Run(ctx, r.noise(m, m.chunk()))
+	if err != nil {
 		return err
 	}
 	for _, c := range checks {
@@ -237,13 +232,18 @@ func function(f onnx.Func) calib.Func {
 	return calib.Func{Kind: calib.FuncKind(f.Op), Alpha: f.Alpha, Beta: f.Beta}
 }
 
-// tapped is a model whose outputs are the sources, in their order.
-func tapped(m *onnx.Model, sources []onnx.Source) ([]byte, error) {
+// tensorsOf are the sources' tensors.
+func tensorsOf(sources []onnx.Source) []string {
 	names := make([]string, len(sources))
 	for i, s := range sources {
 		names[i] = s.Tensor
 	}
-	model, err := onnx.Tap(m, names)
+	return names
+}
+
+// tapped is a model whose outputs are those tensors, in their order.
+func tapped(m *onnx.Model, tensors []string) ([]byte, error) {
+	model, err := onnx.Tap(m, tensors)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	o := r.loadOptions(m)
-	memory, free := r.hostMemory(m, min(o.InFlight(r.scorers(len(built))), len(p.batches)))
+	scorers := r.scorers(len(built))
+	memory, free := r.hostMemory(m, min(o.InFlight(scorers), len(p.batches)))
 	defer free() // last: the sessions and the loader are closed then, and no goroutine holds a batch
 	o.Memory = memory
 	loader := r.job.Data.Load(ctx, p.left, o) // decodes while the sessions open
@@ -170,8 +171,8 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		return nil, err
 	}
 	timing := r.begin(stageScore)
-	timing.runners = r.scorers(len(built))
-	timing.decode(loader, timing.runners)
+	timing.runners = scorers
+	timing.decode(loader, scorers)
 	var engines []*meter.Meter
 	for i, c := range built {
 		engines = append(engines, timing.engine(c.name, sessions[i]))
@@ -220,7 +221,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		defer mu.Unlock()
 		return visits.add(b)
 	}
-	for range r.scorers(len(built)) {
+	for range scorers {
 		g.Go(func() error {
 			for {
 				b, err := next()

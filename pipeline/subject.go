@@ -207,7 +207,7 @@ func (s *Subject) observe(ctx context.Context, b engine.Backend, plan *onnx.Cali
 		return nil, err
 	}
 	sources := plan.Sources(false)
-	data, err := tapped(s.model, sources)
+	data, err := tapped(s.model, tensorsOf(sources))
 	if err != nil {
 		return nil, err
 	}
