@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -318,8 +317,7 @@ func (b *bench) peaks(ctx context.Context, n network) (float64, error) {
 	l := n.line("peak memory, 5,000 images", "MiB")
 	l.Peer, l.Bar = "ours, 500 images", memoryBar
 	l.Set(mib[1], mib[0])
-	few := slices.Sorted(slices.Values(mib[0]))
-	return few[len(few)/2], write(l)
+	return result.Median(mib[0]), write(l)
 }
 
 // printPeak calibrates once and prints the peak memory of this process in MiB.
