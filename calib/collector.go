@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -50,6 +51,7 @@ type Shard struct {
 	c       *Collector
 	tensors []counter
 	sources [][]counting // by source; nil until it is observed
+	held    [][]float32  // by source: values of small pieces that are not counted yet
 	misused bool         // Observe before EndFirstMax
 }
 
@@ -144,11 +146,47 @@ func (s *Shard) Observe(i int, x []float32) {
 		return
 	}
 	for len(s.sources) <= i {
-		s.sources = append(s.sources, nil)
+		s.sources, s.held = append(s.sources, nil), append(s.held, nil)
 	}
 	if s.sources[i] == nil {
 		s.sources[i] = newCountings(s.c.views(i), &s.c.gated)
 	}
+	if len(x) < smallPiece {
+		s.held[i] = append(s.held[i], x...)
+		if len(s.held[i]) >= mostHeld {
+			s.release(i)
+		}
+		return
+	}
+	s.count(i, x)
+}
+
+// Pieces of few values wait for one another: a histogram is out of the processor's caches when it is used again, and reaching it takes
+// several times as long as counting a value.
+const (
+	smallPiece = 2048
+	mostHeld   = 2 * smallPiece
+)
+
+// release counts what is held of source i.
+func (s *Shard) release(i int) {
+	if len(s.held[i]) > 0 {
+		s.count(i, s.held[i])
+		s.held[i] = s.held[i][:0]
+	}
+}
+
+// unfinished says whether the shard has seen values of a batch that has not ended.
+func (s *Shard) unfinished() bool {
+	for i := range s.tensors {
+		if s.tensors[i].seen {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.held, func(x []float32) bool { return len(x) > 0 })
+}
+
+func (s *Shard) count(i int, x []float32) {
 	for _, c := range s.sources[i] {
 		c.observe(x, s.tensors)
 	}
@@ -170,7 +208,8 @@ func (c *Collector) EndBatch() error {
 // merge has every shard move counts to its tensors' counters, and adds those up.
 func (c *Collector) merge(move func(counting, []counter)) {
 	for _, s := range c.shards {
-		for _, list := range s.sources {
+		for i, list := range s.sources {
+			s.release(i)
 			for _, counts := range list {
 				move(counts, s.tensors)
 			}

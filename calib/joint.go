@@ -254,23 +254,25 @@ func (j *joint) settle(tensors []counter) {
 	if j.bins == nil {
 		j.findBins()
 	}
-	filled := j.filled()
+	var at [mostViews]*counter
+	var merged [mostViews]int
 	for k := range j.views {
 		t := &tensors[j.views[k].Tensor]
 		t.max = max(t.max, j.shown(k))
 		t.counted = true
-		merged := j.grids[k].doublings(t.rng)
-		for _, half := range filled {
-			bins := j.bins[k]
-			for c := half[0]; c < half[1]; c++ {
-				if n := j.counts[c]; n > 0 {
-					t.counts[bins[c]>>merged] += uint64(n)
-				}
+		at[k], merged[k] = t, j.grids[k].doublings(t.rng)
+	}
+	for _, half := range j.filled() {
+		cells := j.counts[half[0]:half[1]]
+		for c, n := range cells {
+			if n == 0 {
+				continue
+			}
+			for k, bins := range j.bins {
+				at[k].counts[bins[half[0]+c]>>merged[k]] += uint64(n)
 			}
 		}
-	}
-	for _, half := range filled {
-		clear(j.counts[half[0]:half[1]])
+		clear(cells)
 	}
 	j.pending, j.most = 0, extremes{}
 }
@@ -371,14 +373,14 @@ func (j *joint) findBins() {
 
 // edgeOf is the smallest magnitude of that index or more.
 func edgeOf(i int, scale float32) float32 {
-	e := float32(i) / scale
-	for index(e, scale) >= i {
-		e = math.Nextafter32(e, 0)
+	e := math.Float32bits(float32(i) / scale) // neighbouring numbers have neighbouring bits
+	for index(math.Float32frombits(e), scale) >= i {
+		e--
 	}
-	for index(e, scale) < i {
-		e = math.Nextafter32(e, math.MaxFloat32)
+	for index(math.Float32frombits(e), scale) < i {
+		e++
 	}
-	return e
+	return math.Float32frombits(e)
 }
 
 // doublings is the number of times the grid's range doubles to become rng; 0 from an empty grid, where only zeros were counted.

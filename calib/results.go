@@ -12,10 +12,8 @@ func (c *Collector) Results() ([]Result, error) {
 		return nil, fmt.Errorf("%w: no batch was observed", ErrOrder)
 	}
 	for _, s := range c.shards {
-		for i := range s.tensors {
-			if s.tensors[i].seen {
-				return nil, fmt.Errorf("%w: Results before EndBatch", ErrOrder)
-			}
+		if s.unfinished() {
+			return nil, fmt.Errorf("%w: Results before EndBatch", ErrOrder)
 		}
 	}
 	c.merge(counting.settle)

@@ -1,6 +1,9 @@
 package calib
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // The entropy search keeps at least as many bins as there are INT8 levels of one sign.
 const (
@@ -20,6 +23,7 @@ const (
 // and those sums decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
 func (h *Histogram) EntropyThreshold() (bin int, amax float32, kl float64) {
 	s := newSearch(h)
+	defer searches.Put(s)
 	var fast [Bins + 1]float64
 	least := math.Inf(1)
 	try := func(i int) {
@@ -57,7 +61,9 @@ func (h *Histogram) KLAt(bin int) float64 {
 	if bin < minKept || bin > Bins {
 		return math.Inf(1)
 	}
-	return newSearch(h).plain(bin)
+	s := newSearch(h)
+	defer searches.Put(s)
+	return s.plain(bin)
 }
 
 // search holds prefix sums over a histogram whose bin 0 was set to bin 1: element i covers bins 0..i-1.
@@ -70,8 +76,13 @@ type search struct {
 	total, logTotal float64
 }
 
+// searches are done, for their memory: fresh memory costs as much as filling it.
+var searches = sync.Pool{New: func() any { return new(search) }}
+
+// newSearch returns a search over h, which is given back to searches.
 func newSearch(h *Histogram) *search {
-	s := &search{counts: h.Counts}
+	s, _ := searches.Get().(*search)
+	s.counts = h.Counts
 	s.counts[0] = s.counts[1]
 	for j, n := range s.counts {
 		s.sum[j+1] = s.sum[j] + n
