@@ -204,16 +204,21 @@ func (b *bench) run(ctx context.Context, s set, precisions string) (cost, error)
 	if err != nil {
 		return cost{}, err
 	}
-	out := filepath.Join(b.dir, "run")
+	args := append([]string{"run", "--quiet", "--exit-zero", "--model", b.model, "--preset", "imagenet", "--images", s.images, "--labels", s.labels,
+		"--limit", fmt.Sprint(s.limit), "--use-cache", cache, "--calib-batches", fmt.Sprint(calibBatches), "--batch-size", fmt.Sprint(batchSize),
+		"--precisions", precisions}, s.flags...)
+	return b.quantgate(ctx, args)
+}
+
+// quantgate measures one of its verbs, with a fresh folder to write to.
+func (b *bench) quantgate(ctx context.Context, args []string) (cost, error) {
+	out := filepath.Join(b.dir, "out")
 	if err := os.RemoveAll(out); err != nil {
 		return cost{}, err
 	}
-	args := append([]string{"run", "--quiet", "--exit-zero", "--model", b.model, "--preset", "imagenet", "--images", s.images, "--labels", s.labels,
-		"--limit", fmt.Sprint(s.limit), "--use-cache", cache, "--calib-batches", fmt.Sprint(calibBatches), "--batch-size", fmt.Sprint(batchSize),
-		"--precisions", precisions, "--out", out}, s.flags...)
-	c, err := b.timed(b.command(ctx, b.binary, args...))
+	c, err := b.timed(b.command(ctx, b.binary, append(args, "--out", out)...))
 	if err != nil {
-		return c, fmt.Errorf("quantgate run: %w", err)
+		return c, fmt.Errorf("quantgate %s: %w", args[0], err)
 	}
 	return c, nil
 }
