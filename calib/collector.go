@@ -30,7 +30,7 @@ var finiteLimit = math.Float32bits(infinite) - 1
 // and Results at the end. Within a batch, values may go to any shard, in pieces of any size and in any order: the
 // counts are those of one call with the whole batch, which is how TensorRT sees it.
 //
-// Memory is about 40 KiB for a tensor and shard, whatever the number of batches.
+// Memory is about 40 KiB for a tensor and shard, and at most 24 KiB more for one of small pieces, whatever the number of batches.
 type Collector struct {
 	method  Method
 	options Options
@@ -186,6 +186,7 @@ func (s *Shard) unfinished() bool {
 	return slices.ContainsFunc(s.held, func(x []float32) bool { return len(x) > 0 })
 }
 
+// count counts values of source i.
 func (s *Shard) count(i int, x []float32) {
 	for _, c := range s.sources[i] {
 		c.observe(x, s.tensors)
