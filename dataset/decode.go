@@ -42,6 +42,7 @@ func (r raster) row(y int) []byte { return r.pix[y*r.stride : y*r.stride+r.w*r.c
 type decoder struct {
 	turbo  *turboJPEG
 	handle *turboHandle
+	enough int // pixels that the longer side of a JPEG must have, more of which are not wanted; 0: all are
 	pix    []byte
 	cmyk   []byte
 }
@@ -133,7 +134,11 @@ func (d *decoder) jpeg(data []byte) (raster, error) {
 	if head.components == 4 {
 		buf = &d.cmyk
 	}
-	img := newRaster(head.w, head.h, head.components, *buf)
+	w, h := head.w, head.h
+	if d.enough > 0 {
+		w, h = reduced(w, h, d.enough)
+	}
+	img := newRaster(w, h, head.components, *buf)
 	*buf = img.pix
 	warning, err := d.handle.decode(data, img.pix, img.w, img.h, img.channels)
 	switch {
@@ -150,6 +155,17 @@ func (d *decoder) jpeg(data []byte) (raster, error) {
 		img = d.fromCMYK(img.pix, img.w, img.h, 0xFF)
 	}
 	return img, nil
+}
+
+// reduced is the smallest size in which every JPEG decoder can bring out an image of w x h pixels without computing all of them, a half, a
+// quarter or an eighth, and in which the longer side still has that many pixels.
+func reduced(w, h, enough int) (int, int) {
+	for part := 8; part > 1; part /= 2 {
+		if (max(w, h)+part-1)/part >= enough {
+			return (w + part - 1) / part, (h + part - 1) / part
+		}
+	}
+	return w, h
 }
 
 // jpegHeader is what a JPEG's frame header tells.

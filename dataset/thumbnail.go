@@ -8,12 +8,12 @@ import (
 )
 
 // Thumbnail returns image id, before any preprocessing, shrunk to fit into a square of side pixels; a smaller image keeps
-// its size. The values of a preprocessed tensor are stretched over black to white, for nothing says what they mean.
+// its size. A JPEG is not decoded in full where a part of its pixels is enough, which may round its shorter side otherwise. The values of a preprocessed tensor are stretched over black to white, for nothing says what they mean.
 func (d *Dataset) Thumbnail(id, side int) (image.Image, error) {
 	if id < 0 || id >= len(d.items) {
 		return nil, fmt.Errorf("image %d: there are %d", id, len(d.items))
 	}
-	w := &worker{d: d, decoder: decoder{turbo: d.turbo}}
+	w := &worker{d: d, decoder: decoder{turbo: d.turbo, enough: side}}
 	defer w.close()
 	var img raster
 	var err error

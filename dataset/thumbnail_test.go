@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"image/png"
 	"path/filepath"
 	"testing"
 
+	"github.com/disintegration/imaging"
 	"github.com/stretchr/testify/require"
 )
 
@@ -72,6 +74,35 @@ func TestThumbnailOfFilesAndTar(t *testing.T) {
 	d := open(t, Options{Images: dir, Labels: listFile(t, "a.png 1", "b.png 1")})
 	_, err := d.Thumbnail(1, 96)
 	require.ErrorContains(t, err, "image b.png")
+}
+
+// A JPEG is decoded smaller where that is enough, to what shrinking all of its pixels gives but for a few levels.
+func TestThumbnailOfReducedJPEG(t *testing.T) {
+	for _, size := range [][2]int{{500, 375}, {375, 501}, {98, 200}, {1600, 96}, {60, 40}} {
+		w, h := size[0], size[1]
+		m := image.NewNRGBA(image.Rect(0, 0, w, h))
+		for y := range h {
+			for x := range w {
+				m.Set(x, y, color.NRGBA{R: uint8(255 * x / w), G: uint8(255 * y / h), B: 100, A: 255})
+			}
+		}
+		var b bytes.Buffer
+		require.NoError(t, jpeg.Encode(&b, m, &jpeg.Options{Quality: 95}))
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "a.jpg"), b.Bytes())
+		got, err := open(t, Options{Images: dir, Labels: listFile(t, "a.jpg 1")}).Thumbnail(0, 96)
+		require.NoError(t, err)
+		want := imaging.Fit(m, 96, 96, imaging.Box)
+		require.Equal(t, want.Bounds(), got.Bounds())
+		for y := range want.Bounds().Dy() {
+			for x := range want.Bounds().Dx() {
+				p, q := want.NRGBAAt(x, y), color.NRGBAModel.Convert(got.At(x, y)).(color.NRGBA)
+				for _, d := range []int{int(p.R) - int(q.R), int(p.G) - int(q.G), int(p.B) - int(q.B)} {
+					require.LessOrEqual(t, max(d, -d), 12, "%dx%d: pixel %d,%d: %v, want %v", w, h, x, y, q, p)
+				}
+			}
+		}
+	}
 }
 
 func TestThumbnailOfTensors(t *testing.T) {
