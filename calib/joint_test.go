@@ -23,6 +23,14 @@ func passBatch(t *testing.T, pass func(observe func(*Shard) func(int, []float32)
 	require.NoError(t, b.EndBatch())
 }
 
+// spoil makes one value of every other batch infinite, not a number, or far beyond the rest.
+func spoil(r *rand.Rand, batch []float32) {
+	inf := float32(math.Inf(1))
+	if r.IntN(2) == 0 {
+		batch[r.IntN(len(batch))] = []float32{inf, -inf, float32(math.NaN()), 1e38}[r.IntN(4)]
+	}
+}
+
 // Seven tensors that are views of one source, and one that joins two sources, count as when each is observed by itself.
 func TestViewsCountAsTheirTensors(t *testing.T) {
 	inf, minusZero := float32(math.Inf(1)), float32(math.Copysign(0, -1))
@@ -47,9 +55,7 @@ func TestViewsCountAsTheirTensors(t *testing.T) {
 
 			batches := randomBatches(r, 1+r.IntN(5), 1+r.IntN(3000))
 			for _, batch := range batches {
-				if r.IntN(2) == 0 {
-					batch[r.IntN(len(batch))] = []float32{inf, -inf, float32(math.NaN()), 1e38}[r.IntN(4)]
-				}
+				spoil(r, batch)
 				half := r.IntN(len(batch) + 1)
 				pass := func(observe func(*Shard) func(int, []float32)) {
 					observe(shards[0])(x, batch[:half])

@@ -1,9 +1,6 @@
 package calib
 
-import (
-	"math"
-	"sync"
-)
+import "math"
 
 // The entropy search keeps at least as many bins as there are INT8 levels of one sign.
 const (
@@ -22,8 +19,8 @@ const (
 // The divergences come from prefix sums. Those that may be within 1e-9 of the least are then summed again bin by bin, in order, in float64,
 // and those sums decide: the answer is that of the plain algorithm to the bit. The histogram is not changed.
 func (h *Histogram) EntropyThreshold() (bin int, amax float32, kl float64) {
-	s := newSearch(h)
-	defer searches.Put(s)
+	var s search // on the stack: fresh memory costs as much as filling it
+	s.fill(h)
 	var fast [Bins + 1]float64
 	least := math.Inf(1)
 	try := func(i int) {
@@ -61,8 +58,8 @@ func (h *Histogram) KLAt(bin int) float64 {
 	if bin < minKept || bin > Bins {
 		return math.Inf(1)
 	}
-	s := newSearch(h)
-	defer searches.Put(s)
+	var s search
+	s.fill(h)
 	return s.plain(bin)
 }
 
@@ -76,12 +73,8 @@ type search struct {
 	total, logTotal float64
 }
 
-// searches are done, for their memory: fresh memory costs as much as filling it.
-var searches = sync.Pool{New: func() any { return new(search) }}
-
-// newSearch returns a search over h, which is given back to searches.
-func newSearch(h *Histogram) *search {
-	s, _ := searches.Get().(*search)
+// fill makes an empty search one over h.
+func (s *search) fill(h *Histogram) {
 	s.counts = h.Counts
 	s.counts[0] = s.counts[1]
 	for j, n := range s.counts {
@@ -95,7 +88,6 @@ func newSearch(h *Histogram) *search {
 	}
 	s.total = float64(s.sum[Bins])
 	s.logTotal = logCount(s.total)
-	return s
 }
 
 // skipped says whether the search passes over keeping i bins.

@@ -127,7 +127,8 @@ func TestEntropyThresholdIsThePlainAlgorithm(t *testing.T) {
 func TestPrefixSumsAreWithinTheTieMargin(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for kind := range 8 {
-		s := newSearch(randomHistogram(r, kind))
+		var s search
+		s.fill(randomHistogram(r, kind))
 		for i := minKept; i <= Bins; i++ {
 			fast, plain := s.fast(i, math.Inf(1)), s.plain(i)
 			if math.IsInf(plain, 1) {
