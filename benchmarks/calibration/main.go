@@ -123,21 +123,12 @@ func linked(dir, images, list string, n int) (labels string, err error) {
 	if err != nil {
 		return "", err
 	}
-	images, err = filepath.Abs(images)
-	if err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	for i := range n {
+	set := make([]result.Image, n)
+	for i := range set {
 		file, class, _ := strings.Cut(lines[i%len(lines)], " ")
-		name := fmt.Sprintf("%06d%s", i, filepath.Ext(file))
-		if err := os.Symlink(filepath.Join(images, file), filepath.Join(dir, name)); err != nil {
-			return "", err
-		}
-		fmt.Fprintln(&out, name, class)
+		set[i] = result.Image{File: filepath.Join(images, file), Name: fmt.Sprintf("%06d%s", i, filepath.Ext(file)), Class: class}
 	}
-	labels = filepath.Join(dir, "labels.txt")
-	return labels, os.WriteFile(labels, []byte(out.String()), 0o600)
+	return result.LinkImages(dir, set)
 }
 
 func readLines(path string) ([]string, error) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
@@ -147,24 +146,18 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 }
 
 // withoutCalibration is a set of the images that are scored alone.
-func (b *bench) withoutCalibration(s set, d *dataset.Dataset, ids []int) (set, error) {
-	from, err := filepath.Abs(s.images)
-	if err != nil {
-		return s, err
+func (b *bench) withoutCalibration(s set, d *dataset.Dataset, ids []int) (alone set, err error) {
+	images := make([]result.Image, len(ids))
+	for i, id := range ids {
+		item := d.Items()[id]
+		images[i] = result.Image{File: filepath.Join(s.images, item.Path), Name: item.Path, Class: fmt.Sprint(item.Label)}
 	}
-	s.images, s.labels = filepath.Join(b.dir, "scored-"+s.name), filepath.Join(b.dir, "scored-"+s.name+".txt")
+	s.images = filepath.Join(b.dir, "scored-"+s.name)
 	if err := os.Mkdir(s.images, 0o755); err != nil {
 		return s, err
 	}
-	var list strings.Builder
-	for _, id := range ids {
-		item := d.Items()[id]
-		if err := os.Symlink(filepath.Join(from, item.Path), filepath.Join(s.images, item.Path)); err != nil {
-			return s, err
-		}
-		fmt.Fprintln(&list, item.Path, item.Label)
-	}
-	return s, os.WriteFile(s.labels, []byte(list.String()), 0o644)
+	s.labels, err = result.LinkImages(s.images, images)
+	return s, err
 }
 
 // evaluate measures quantgate evaluate, process and all, of the models that the job in Python scores.
