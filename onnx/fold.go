@@ -96,14 +96,15 @@ func (x *graph) foldInto(bn *pb.NodeProto) (bool, error) {
 			bias[c] = beta * b[c%len(b)]
 		}
 	}
-	for i := range w {
-		w[i] *= scale[axes.channel(i)]
+	folded := make([]float32, len(w))
+	for i, v := range w {
+		folded[i] = v * scale[axes.channel(i)]
 	}
 	for c := range bias {
 		bias[c] = bias[c]*scale[c] + shift[c]
 	}
 	names := [2]string{x.fresh(from.Input[1] + "_folded"), x.fresh(bn.Output[0] + "_bias")}
-	x.addInitializer(floatTensor(names[0], weight.Dims, w))
+	x.addInitializer(floatTensor(names[0], weight.Dims, folded))
 	x.addInitializer(floatTensor(names[1], []int64{int64(channels)}, bias))
 	from.Input = []string{from.Input[0], names[0], names[1]}
 	from.Attribute = filter(from.Attribute, func(a *pb.AttributeProto) bool { return a.GetName() != "beta" })

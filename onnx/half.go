@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/x448/float16"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quantgate/quantgate/onnx/internal/pb"
@@ -163,6 +162,9 @@ func (h *halver) decide(n *pb.NodeProto) (string, error) {
 			return "", err
 		}
 		for _, v := range values {
+			if simple(math.Float32bits(v)) {
+				continue
+			}
 			if a := math.Abs(float64(v)); a > maxHalf && !math.IsInf(a, 0) {
 				h.warn("node %s (%s) stays float32: its weight %s holds %g, beyond float16's 65504", label(n), n.GetOpType(), in, v)
 				return fmt.Sprintf("weight %s holds %g, beyond 65504", in, v), nil
@@ -194,6 +196,9 @@ func (h *halver) constant(name string, as func(name string, dims []int64, values
 	zeroed := 0
 	h.report.Weights += len(values)
 	for _, v := range values {
+		if simple(math.Float32bits(v)) {
+			continue
+		}
 		switch a := math.Abs(float64(v)); {
 		case a == 0 || a >= minNormalHalf || a != a:
 		case a <= halfOfSmallHalf:
@@ -211,15 +216,6 @@ func (h *halver) constant(name string, as func(name string, dims []int64, values
 	h.addInitializer(as(made, h.constants[name].Dims, values))
 	h.made["constant "+name] = made
 	return made, true, nil
-}
-
-// roundedTensor makes a float32 initialiser of values rounded to float16.
-func roundedTensor(name string, dims []int64, values []float32) *pb.TensorProto {
-	rounded := make([]float32, len(values))
-	for i, v := range values {
-		rounded[i] = float16.Fromfloat32(v).Float32()
-	}
-	return floatTensor(name, dims, rounded)
 }
 
 // cast appends a Cast of a tensor, once for each kind, and returns its output.

@@ -94,7 +94,8 @@ func isFloat(t *pb.TensorProto) bool {
 	return false
 }
 
-// floats returns a float tensor's values as float32, in row-major order. The slice is the caller's.
+// floats returns a float tensor's values as float32, in row-major order. They are the tensor's own where it holds them as this machine does,
+// since weights can be most of the memory there is: the slice must not be written to.
 func floats(t *pb.TensorProto) ([]float32, error) {
 	if err := validateTensor(t); err != nil {
 		return nil, err
@@ -103,8 +104,16 @@ func floats(t *pb.TensorProto) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]float32, n)
 	raw := t.RawData
+	if pb.TensorProto_DataType(t.GetDataType()) == pb.TensorProto_FLOAT && n > 0 {
+		if raw == nil {
+			return t.FloatData, nil
+		}
+		if values, ok := asFloats(raw); ok {
+			return values, nil
+		}
+	}
+	out := make([]float32, n)
 	le := binary.LittleEndian
 	bits16 := func(i int) uint16 {
 		if raw != nil {
@@ -113,12 +122,10 @@ func floats(t *pb.TensorProto) ([]float32, error) {
 		return uint16(t.Int32Data[i])
 	}
 	switch elem := pb.TensorProto_DataType(t.GetDataType()); {
-	case elem == pb.TensorProto_FLOAT && raw != nil:
+	case elem == pb.TensorProto_FLOAT:
 		for i := range out {
 			out[i] = math.Float32frombits(le.Uint32(raw[4*i:]))
 		}
-	case elem == pb.TensorProto_FLOAT:
-		copy(out, t.FloatData)
 	case elem == pb.TensorProto_DOUBLE && raw != nil:
 		for i := range out {
 			out[i] = float32(math.Float64frombits(le.Uint64(raw[8*i:])))
@@ -141,11 +148,14 @@ func floats(t *pb.TensorProto) ([]float32, error) {
 	return out, nil
 }
 
-// floatTensor makes a float32 initialiser.
+// floatTensor makes a float32 initialiser. The values may be its own from then on: they must not be written to.
 func floatTensor(name string, dims []int64, values []float32) *pb.TensorProto {
-	raw := make([]byte, 4*len(values))
-	for i, v := range values {
-		binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(v))
+	raw, ok := asBytes(values)
+	if !ok {
+		raw = make([]byte, 4*len(values))
+		for i, v := range values {
+			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(v))
+		}
 	}
 	return rawTensor(name, pb.TensorProto_FLOAT, dims, raw)
 }
@@ -154,9 +164,18 @@ func floatTensor(name string, dims []int64, values []float32) *pb.TensorProto {
 func halfTensor(name string, dims []int64, values []float32) *pb.TensorProto {
 	raw := make([]byte, 2*len(values))
 	for i, v := range values {
-		binary.LittleEndian.PutUint16(raw[2*i:], float16.Fromfloat32(v).Bits())
+		binary.LittleEndian.PutUint16(raw[2*i:], halfBits(v))
 	}
 	return rawTensor(name, pb.TensorProto_FLOAT16, dims, raw)
+}
+
+// roundedTensor makes a float32 initialiser of values rounded to float16.
+func roundedTensor(name string, dims []int64, values []float32) *pb.TensorProto {
+	rounded := make([]float32, len(values))
+	for i, v := range values {
+		rounded[i] = roundToHalf(v)
+	}
+	return floatTensor(name, dims, rounded)
 }
 
 func int8Tensor(name string, dims []int64, values []int8) *pb.TensorProto {
