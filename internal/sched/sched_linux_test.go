@@ -21,6 +21,9 @@ func TestBatchHoldsForThreadsToCome(t *testing.T) {
 	policy := func(id int) uint32 {
 		attr, err := unix.SchedGetAttr(id, 0)
 		require.NoError(t, err)
+		if attr.Runtime != 0 { // Linux 6.12 or later
+			require.EqualValues(t, slice, attr.Runtime)
+		}
 		return attr.Policy
 	}
 	threads, err := os.ReadDir("/proc/self/task")
