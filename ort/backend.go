@@ -51,7 +51,7 @@ func New(o Options) (*Backend, error) {
 	if b := environment.backend; b != nil && o.Library == "" {
 		return b, setVerbose(o.Verbose)
 	}
-	if err := silence(); err != nil {
+	if err := errors.Join(silence(), returnLarge()); err != nil {
 		return nil, err
 	}
 	facts := Probe(o.Library)

@@ -66,8 +66,10 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 		defer taps[i].Close()
 	}
 
-	loader := r.job.Data.Load(ctx, r.split.Calib, r.loadOptions(m))
+	o := r.loadOptions(m)
+	loader := r.job.Data.Load(ctx, r.split.Calib, o)
 	defer loader.Close()
+	defer boundGarbage(o.InFlight(1) * o.BatchSize * imageBytes(m))()
 	timing.decode(loader, 1)
 	progress := r.Report.Stage("calibrate "+m.name, "images", len(r.split.Calib), 0)
 	defer progress.Done()

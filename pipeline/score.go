@@ -170,6 +170,9 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 	if err := r.layers(m, built, sessions); err != nil {
 		return nil, err
 	}
+	if len(memory) == 0 {
+		defer boundGarbage(o.InFlight(scorers) * o.BatchSize * imageBytes(m))()
+	}
 	timing := r.begin(stageScore)
 	timing.runners = scorers
 	timing.decode(loader, scorers)
