@@ -162,7 +162,7 @@ func (h *halver) decide(n *pb.NodeProto) (string, error) {
 			return "", err
 		}
 		for _, v := range values {
-			if simple(math.Float32bits(v)) {
+			if normalHalf(math.Float32bits(v)) {
 				continue
 			}
 			if a := math.Abs(float64(v)); a > maxHalf && !math.IsInf(a, 0) {
@@ -196,7 +196,7 @@ func (h *halver) constant(name string, as func(name string, dims []int64, values
 	zeroed := 0
 	h.report.Weights += len(values)
 	for _, v := range values {
-		if simple(math.Float32bits(v)) {
+		if normalHalf(math.Float32bits(v)) {
 			continue
 		}
 		switch a := math.Abs(float64(v)); {

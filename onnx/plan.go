@@ -22,7 +22,7 @@ type Entry struct {
 	// ConstAmax is max|Values|. For a constant of one value c, TensorRT's entropy calibrator records |c|*2048.5/2048 and its
 	// MinMax calibrator |c|, which is what observing Values gives.
 	ConstAmax float32
-	// Values are the constant's values in row-major order.
+	// Values are the constant's values in row-major order, maybe in the memory of the model itself: not to be written to.
 	Values []float32
 }
 

@@ -35,8 +35,8 @@ const (
 	lostBits         = 13
 )
 
-// simple reports whether the float32 of these bits becomes a normal float16 whatever its fraction.
-func simple(bits uint32) bool { return bits>>23&0xff-halfFrom < halfTo-halfFrom }
+// normalHalf reports whether the float32 of these bits becomes a normal float16 whatever its fraction.
+func normalHalf(bits uint32) bool { return bits>>23&0xff-halfFrom < halfTo-halfFrom }
 
 // roundBits rounds the fraction to float16's, to nearest, ties to even.
 func roundBits(bits uint32) uint32 {
@@ -45,7 +45,7 @@ func roundBits(bits uint32) uint32 {
 
 // roundToHalf rounds to float16: to nearest, ties to even, overflow to infinity.
 func roundToHalf(v float32) float32 {
-	if bits := math.Float32bits(v); simple(bits) {
+	if bits := math.Float32bits(v); normalHalf(bits) {
 		return math.Float32frombits(roundBits(bits))
 	}
 	return float16.Fromfloat32(v).Float32()
@@ -53,7 +53,7 @@ func roundToHalf(v float32) float32 {
 
 // halfBits is the float16 that roundToHalf rounds to.
 func halfBits(v float32) uint16 {
-	if bits := math.Float32bits(v); simple(bits) {
+	if bits := math.Float32bits(v); normalHalf(bits) {
 		return uint16(bits>>16&0x8000 | (roundBits(bits)&^(1<<31)-(127-15)<<23)>>lostBits)
 	}
 	return float16.Fromfloat32(v).Bits()

@@ -69,7 +69,6 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 	o := r.loadOptions(m)
 	loader := r.job.Data.Load(ctx, r.split.Calib, o)
 	defer loader.Close()
-	defer boundGarbage(o.InFlight(1) * o.BatchSize * imageBytes(m))()
 	timing.decode(loader, 1)
 	progress := r.Report.Stage("calibrate "+m.name, "images", len(r.split.Calib), 0)
 	defer progress.Done()
@@ -91,6 +90,9 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 		}
 		if err := observeBatch(ctx, collector, taps, batch.X, chunk, constants); err != nil {
 			return nil, fmt.Errorf("calibrate on batch %d: %w", batch.Index, err)
+		}
+		if result.Batches == 0 { // all the others have their memory by now
+			defer boundGarbage(o.InFlight(1) * o.BatchSize * imageBytes(m))()
 		}
 		result.Images += len(batch.Items)
 		result.Batches++

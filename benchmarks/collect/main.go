@@ -122,7 +122,7 @@ func (o options) measure(p program) error {
 	}
 	x := outcome{
 		Program: p.name, Command: "go " + strings.Join(args, " "), Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"),
-		Machine: thisMachine(), Version: describe(),
+		Machine: thisMachine(), Version: o.describe(),
 	}
 	fmt.Fprintln(os.Stderr, "collect:", x.Command)
 	cmd := exec.Command("go", args...) //nolint:gosec // the folders are this program's own list
@@ -199,11 +199,15 @@ func (o options) kept(p program) (outcome, error) {
 	return x, nil
 }
 
-// describe names the measured version of quantgate.
-func describe() string {
-	b, err := exec.Command("git", "describe", "--tags", "--always", "--dirty").Output()
+// describe names the measured version of quantgate. The document is what this program writes, and not measured.
+func (o options) describe() string {
+	b, err := exec.Command("git", "describe", "--tags", "--always").Output()
 	if err != nil {
 		return "unknown"
 	}
-	return strings.TrimSpace(string(b))
+	version := strings.TrimSpace(string(b))
+	if exec.Command("git", "diff", "--quiet", "HEAD", "--", ".", ":(exclude)"+o.doc).Run() != nil { //nolint:gosec // the document is the user's choice
+		version += "-dirty"
+	}
+	return version
 }
