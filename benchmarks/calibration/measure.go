@@ -68,7 +68,7 @@ func (b *bench) measure(ctx context.Context, n network) error {
 	// Prepared tensors are read from files, which the bare pass does not do: that is taken off.
 	var times [4][]float64
 	var results []calib.Result
-	for pair := range b.pairs*perPair + 1 {
+	for pair := range b.pairs*result.PerPair + 1 {
 		row := [4]float64{}
 		for i, s := range passes {
 			if row[i], err = forward(ctx, s, inputs); err != nil {
@@ -124,9 +124,6 @@ func (b *bench) measure(ctx context.Context, n network) error {
 		return c.spent, err
 	})
 }
-
-// perPair is how many pairs of these are measured for one of the peers', which take far longer: single ones vary by 5 %.
-const perPair = 3
 
 // files opens a folder of the images to calibrate on and one batch more, which a job must leave to score.
 func (b *bench) files(ctx context.Context, dir string) (*dataset.Dataset, error) {

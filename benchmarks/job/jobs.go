@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	result "github.com/quantgate/quantgate/benchmarks/internal/bench"
@@ -20,10 +19,6 @@ const (
 	all = "fp32,fp16,int8"
 	two = "fp32,int8"
 )
-
-// perPair is how many times the whole job is measured beside the bare passes for one time beside Python, which takes far longer: single ratios
-// vary by 5 %, and the bars leave 5 and 8 % room.
-const perPair = 3
 
 // jobs measures the whole job on one set: against the engine's bare passes and the decoder alone, and against Python.
 func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
@@ -51,29 +46,21 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 		costs[side] = append(costs[side], c)
 		return err
 	}
-	for i := range b.pairs * perPair {
-		steps := []func() error{
-			func() error { return b.barePasses(ctx, p, n, note) },
-			func() error {
-				c, err := b.run(ctx, s, all)
-				return note(all, c, err)
-			},
-			func() error {
-				c, err := b.decode(ctx, d, ids, s)
-				return note("decode", c, err)
-			},
+	side := func(name string, measure func() (cost, error)) func() error {
+		return func() error {
+			c, err := measure()
+			return note(name, c, err)
 		}
-		if i%2 == 1 { // so that a machine that gets slower or faster favours neither side
-			slices.Reverse(steps)
-		}
-		for _, step := range steps {
-			if err := step(); err != nil {
-				return err
-			}
-		}
-		if i%perPair != 0 {
-			continue
-		}
+	}
+	err = result.InTurn(b.pairs*result.PerPair,
+		side("bare passes", func() (cost, error) { return b.barePasses(ctx, p, n) }),
+		side(all, func() (cost, error) { return b.run(ctx, s, all) }),
+		side("decode", func() (cost, error) { return b.decode(ctx, d, ids, s) }),
+	)
+	if err != nil {
+		return err
+	}
+	for range b.pairs {
 		c, err := b.run(ctx, s, two)
 		if err := note(two, c, err); err != nil {
 			return err
@@ -154,16 +141,15 @@ func (b *bench) jobs(ctx context.Context, p *passes, s set) error {
 }
 
 // barePasses measures the three passes that run makes, one after the other.
-func (b *bench) barePasses(ctx context.Context, p *passes, n int, note func(string, cost, error) error) error {
-	var all cost
+func (b *bench) barePasses(ctx context.Context, p *passes, n int) (all cost, err error) {
 	for _, name := range []string{passFP32, passFP16, passINT8} {
 		c, err := p.pass(ctx, name, n, b.cores)
 		if err != nil {
-			return err
+			return all, err
 		}
 		all.Wall, all.CPU = all.Wall+c.Wall, all.CPU+c.CPU
 	}
-	return note("bare passes", all, nil)
+	return all, nil
 }
 
 // withoutCalibration is a set of the images that are scored alone.
