@@ -49,10 +49,12 @@ func TestFloatsShareTheTensorsMemory(t *testing.T) {
 }
 
 func TestFloatsOutOfLine(t *testing.T) {
-	raw := make([]byte, 4*3+1)[1:] // wherever it begins, this or the slice before it is not aligned
+	raw := make([]byte, 16)[1:13] // 16 bytes begin at a multiple of 16
 	for i, v := range []float32{1, -2, 3.5} {
 		binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(v))
 	}
+	_, ok := asFloats(raw)
+	require.False(t, ok)
 	got, err := floats(rawTensor("w", pb.TensorProto_FLOAT, []int64{3}, raw))
 	require.NoError(t, err)
 	require.Equal(t, []float32{1, -2, 3.5}, got)

@@ -92,7 +92,7 @@ func (r *run) calibrate(ctx context.Context, m *prepared, plan *onnx.Calibration
 			return nil, fmt.Errorf("calibrate on batch %d: %w", batch.Index, err)
 		}
 		if result.Batches == 0 { // all the others have their memory by now
-			defer boundGarbage(o.InFlight(1) * o.BatchSize * imageBytes(m))()
+			defer boundGarbage(o.InFlight(1) * r.batchBytes(m))()
 		}
 		result.Images += len(batch.Items)
 		result.Batches++
@@ -421,12 +421,14 @@ const aheadBytes = 256 << 20
 
 // loadOptions are the same in both passes.
 func (r *run) loadOptions(m *prepared) dataset.LoadOptions {
-	batch := r.job.BatchSize * imageBytes(m)
 	return dataset.LoadOptions{
 		Preprocess: m.preprocess, BatchSize: r.job.BatchSize, Workers: r.job.Workers, MaxBad: max(0, r.job.MaxBad-len(m.result.Bad)),
-		Ahead: max(1, min(r.job.Workers, aheadBytes/max(1, batch))),
+		Ahead: max(1, min(r.job.Workers, aheadBytes/max(1, r.batchBytes(m)))),
 	}
 }
+
+// batchBytes is the size of a whole batch as the model takes it.
+func (r *run) batchBytes(m *prepared) int { return r.job.BatchSize * imageBytes(m) }
 
 // imageBytes is the size of one image as the model takes it; where the model leaves its size open, of what is cut for it.
 func imageBytes(m *prepared) int {

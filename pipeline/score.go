@@ -171,7 +171,7 @@ func (r *run) scoreModel(ctx context.Context, m *prepared, built candidates, jou
 		return nil, err
 	}
 	if len(memory) == 0 {
-		defer boundGarbage(o.InFlight(scorers) * o.BatchSize * imageBytes(m))()
+		defer boundGarbage(o.InFlight(scorers) * r.batchBytes(m))()
 	}
 	timing := r.begin(stageScore)
 	timing.runners = scorers
@@ -284,7 +284,7 @@ func (r *run) hostMemory(m *prepared, batches int) (memory [][]float32, free fun
 	if !ok {
 		return nil, func() {}
 	}
-	size := r.job.BatchSize * imageBytes(m)
+	size := r.batchBytes(m)
 	memory, giveBack, err := engine.AllocBatches(h, min(batches, hostBytes/max(1, size)), size/4)
 	if err != nil {
 		r.Report.Debugf("%s: batches lie in ordinary memory, which takes a copy more: %v", m.name, err)
